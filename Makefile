@@ -1,0 +1,117 @@
+# The checks and the demonstration of deferpost.  `make help` lists the targets.
+#
+# Everything runs in .venv, which is made on first use and brought up to date when setup.py or
+# pyproject.toml change.  PYTHON names the interpreter to make it with.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+LISTEN ?= tcp:8080:interface=127.0.0.1
+APP ?= examples.documents:app
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.deferpost-installed
+REPORTS := build/reports
+
+# bench joins the checks when it is there.
+CODE := deferpost tests examples twisted/plugins $(wildcard bench)
+# Trial test cases are told by their file names: tests/web/test_post_trial.py is tests.web.test_post_trial.
+TRIAL = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'test_*_trial.py' | sort)))
+
+.PHONY: help run test lint types unit trial cover bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP) ## serve the example app; LISTEN= and APP= choose another endpoint and app
+	@echo 'In another terminal, try:'
+	@echo '  curl --data-binary @README.rst http://127.0.0.1:8080/rst'
+	@echo '  curl --data-binary @README.rst http://127.0.0.1:8080/sha256'
+	@echo 'Ctrl-C ends it.'
+	@# In the foreground of a terminal the daemon gets a process group of its own, so that Ctrl-C is
+	@# for it alone and ends in status 0.  Elsewhere it takes the shell's place, in make's reach.
+	@$(BIN)/python -c 'import os, sys; sys.exit(os.tcgetpgrp(0) != os.getpgrp())' 2>/dev/null \
+		|| exec $(BIN)/deferpost --listen '$(LISTEN)' '$(APP)'; \
+	set -m; trap 'exit 0' INT; status=0; \
+	$(BIN)/deferpost --listen '$(LISTEN)' '$(APP)' || status=$$?; \
+	if [ $$status -eq 130 ]; then status=0; fi; exit $$status
+
+# Every step runs, so that one look shows all that is wrong; the tests come last, and their count
+# is the last line.
+test: $(STAMP) ## everything: lint, types, trial, and all tests with coverage
+	@failed=; \
+	for step in lint types trial cover; do \
+		echo "== $$step"; \
+		$(MAKE) --no-print-directory $$step || failed="$$failed $$step"; \
+	done; \
+	echo "== result"; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; fi; \
+	$(BIN)/python -c "$$COUNT" $(REPORTS)/pytest.xml; \
+	[ -z "$$failed" ]
+
+lint: $(STAMP) ## ruff, its checks and its format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy
+	$(BIN)/mypy $(CODE)
+
+unit: $(STAMP) ## the tests without those in tests/integration
+	$(BIN)/python -m pytest -m 'not integration' --ignore=tests/integration
+
+trial: $(STAMP) ## the tests that are trial test cases, by trial
+ifeq ($(TRIAL),)
+	@echo 'no module is named test_*_trial.py'
+else
+	@mkdir -p build
+	$(BIN)/trial --temp-directory=build/trial $(TRIAL)
+endif
+
+cover: $(STAMP) ## all tests by pytest, with branch coverage of every process
+	@rm -rf $(REPORTS) && mkdir -p $(REPORTS)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --junitxml=$(REPORTS)/pytest.xml
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: $(STAMP) ## the benchmarks
+	$(BIN)/python -m bench
+
+clean: ## remove what the other targets made, but for .venv
+	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov _trial_temp*
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(STAMP): setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'deferpost needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3' >&2; \
+		exit 1; }
+	@# Part of an environment is left behind where making it failed: make it again.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo '$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv' >&2; \
+			exit 1; }; \
+		$(PYTHON) -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+# Reads the report of pytest, and prints it as one line.
+define COUNT
+import sys
+import xml.etree.ElementTree as tree
+
+try:
+    suites = list(tree.parse(sys.argv[1]).iter("testsuite"))
+except (OSError, tree.ParseError):
+    print("pytest did not get to its end: 0 passed, 1 failed")
+    sys.exit(1)
+count = lambda name: sum(int(suite.get(name, 0)) for suite in suites)
+failed, skipped = count("failures") + count("errors"), count("skipped")
+print(f"{count('tests') - failed - skipped} passed, {failed} failed, {skipped} skipped")
+endef
+export COUNT

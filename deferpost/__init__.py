@@ -1,0 +1,63 @@
+"""Slow Python work behind an HTTP POST, without ever blocking Twisted's reactor.
+
+This is the public face, and nothing else: every name is defined elsewhere and is imported from
+there when it is first asked for (:pep:`562`).  So a worker process, which imports this package for
+the sake of a handler, does not load Twisted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deferpost._version import __version__
+
+__all__ = [
+    "App",
+    "BadRequest",
+    "Call",
+    "Canceled",
+    "DeferPost",
+    "HTTPError",
+    "Headers",
+    "ProcessPool",
+    "ReactorPool",
+    "Reply",
+    "ThreadPool",
+    "__version__",
+]
+
+if TYPE_CHECKING:
+    from deferpost.app import App
+    from deferpost.errors import BadRequest, Canceled, HTTPError
+    from deferpost.handlers.call import Call
+    from deferpost.model import Headers, Reply
+    from deferpost.mount import DeferPost
+    from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool
+else:
+    # Hidden from type checkers: to them, a module with __getattr__ has every name there is.
+    from importlib import import_module
+
+    _HOMES = {
+        "App": "deferpost.app",
+        "BadRequest": "deferpost.errors",
+        "Call": "deferpost.handlers.call",
+        "Canceled": "deferpost.errors",
+        "DeferPost": "deferpost.mount",
+        "HTTPError": "deferpost.errors",
+        "Headers": "deferpost.model",
+        "ProcessPool": "deferpost.pools.plans",
+        "ReactorPool": "deferpost.pools.plans",
+        "Reply": "deferpost.model",
+        "ThreadPool": "deferpost.pools.plans",
+    }
+
+    def __getattr__(name):
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(home), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

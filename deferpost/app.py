@@ -1,0 +1,184 @@
+"""The App: a set of routes, which the daemon loads and which an existing site mounts.
+
+The modules of handlers import this, and worker processes import those: so this imports Twisted
+only when an app is mounted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from deferpost.errors import DeclarationError
+from deferpost.handlers.declared import calls_for_reactor, display_name, require_handler
+from deferpost.handlers.named import reference
+from deferpost.model import OnDisconnect, Route
+from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool
+from deferpost.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from twisted.web.resource import Resource
+
+__all__ = ["DEFAULT_PLANS", "App", "declare"]
+
+H = TypeVar("H")
+
+#: The pools that are there without being named anywhere.
+DEFAULT_PLANS: Mapping[str, Any] = {
+    "thread": ThreadPool(),
+    "process": ProcessPool(),
+    "reactor": ReactorPool(),
+}
+
+_PATH = re.compile(r"/[^\x00-\x20?#\x7f]*")
+
+
+class App:
+    """A set of routes.
+
+    :param pools: pools beside ``thread``, ``process`` and ``reactor``, or in their place, by
+        name; each a plan such as ``ProcessPool(size=1)``.
+    """
+
+    def __init__(self, *, pools: Mapping[str, Any] | None = None) -> None:
+        self._pools: dict[str, Any] = {}
+        self._routes: dict[str, Route] = {}
+        for name, plan in (pools or {}).items():
+            self._add_pool(name, plan)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes, in the order in which they were declared."""
+        return tuple(self._routes.values())
+
+    @property
+    def pools(self) -> Mapping[str, Any]:
+        """The plans of the app's own pools, by name."""
+        return dict(self._pools)
+
+    def post(
+        self,
+        path: str,
+        *,
+        pool: Any = None,
+        timeout: str | float | None = None,
+        max_body: str | int | None = None,
+        on_disconnect: str = "cancel",
+    ) -> Callable[[H], H]:
+        """Declare the handler of a path, as a decorator; the handler itself stays as it is.
+
+        :param path: the path below the app, starting with a slash; it is matched whole.
+        :param pool: a pool's name, or a plan for a pool of this route's own.  If not given:
+            ``reactor`` for an ``async def``, else ``thread``.
+        :param timeout: how long a run may take: seconds, or text such as ``"30s"``.  If not
+            given, as the daemon or the mount is configured.
+        :param max_body: how large a body may be: bytes, or text such as ``"4MB"``.  If not
+            given, as the daemon or the mount is configured.
+        :param on_disconnect: what becomes of a running job whose client has left: ``"cancel"``
+            or ``"finish"``.  A queued one is removed in either case where nobody waits for it.
+        :raises deferpost.errors.DeclarationError: something of it cannot work.
+        """
+
+        def add(handler: H) -> H:
+            if path in self._routes:
+                raise DeclarationError(
+                    f"the route {path} is declared twice: for "
+                    f"{display_name(self._routes[path].handler)} and for {display_name(handler)}"
+                )
+            name = pool
+            if pool is not None and not isinstance(pool, str):
+                name = f"{getattr(pool, 'kind', 'pool')}:{path}"
+                self._add_pool(name, pool)
+            route = declare(path, handler, name, timeout, max_body, on_disconnect)
+            plan = self._pools.get(route.pool, DEFAULT_PLANS.get(route.pool))
+            if plan is not None:
+                check_kind(route, plan)
+            self._routes[path] = route
+            return handler
+
+        return add
+
+    def resource(self, **options: Any) -> Resource:
+        """The app as a resource, to be put into an existing site.
+
+        :param options: see :func:`deferpost.mount.mount_app`.
+        """
+        from deferpost.mount import mount_app
+
+        return mount_app(self, **options)
+
+    def _add_pool(self, name: str, plan: Any) -> None:
+        if not callable(getattr(plan, "start", None)):
+            raise DeclarationError(
+                f"the pool {name!r} is {plan!r}, which is no plan of a pool; give one such as "
+                "ThreadPool(size=4) or ProcessPool(size=2)"
+            )
+        self._pools[name] = plan
+
+
+def declare(
+    path: str,
+    handler: Any,
+    pool: str | None,
+    timeout: str | float | None,
+    max_body: str | int | None,
+    on_disconnect: str,
+) -> Route:
+    """Make a route of what a user declared.
+
+    :raises deferpost.errors.DeclarationError: something of it cannot work.
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise DeclarationError(
+            f"{path!r} is no path of a route: it starts with a slash and has neither spaces, "
+            "nor a query, nor a fragment"
+        )
+    require_handler(handler)
+    try:
+        disconnect = OnDisconnect(on_disconnect)
+    except ValueError:
+        raise DeclarationError(
+            f"route {path}: on_disconnect is 'cancel' or 'finish', not {on_disconnect!r}"
+        ) from None
+    try:
+        seconds = None if timeout is None else parse_duration(timeout)
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"{timeout!r} is not more than nothing")
+    except ValueError as error:
+        raise DeclarationError(f"route {path}: timeout: {error}") from None
+    try:
+        size = None if max_body is None else parse_size(max_body)
+    except ValueError as error:
+        raise DeclarationError(f"route {path}: max_body: {error}") from None
+    if pool is None:
+        pool = "reactor" if calls_for_reactor(handler) else "thread"
+    return Route(
+        path=path,
+        handler=handler,
+        pool=pool,
+        timeout=seconds,
+        max_body=size,
+        on_disconnect=disconnect,
+    )
+
+
+def check_kind(route: Route, plan: Any) -> None:
+    """Check that a kind of pool can run the handler of a route.
+
+    :raises deferpost.errors.DeclarationError: it cannot.
+    """
+    name = display_name(route.handler)
+    if calls_for_reactor(route.handler):
+        if plan.kind != "reactor":
+            raise DeclarationError(
+                f"route {route.path}: {name} is an async function, which runs on the reactor; "
+                f"leave pool={route.pool!r} out, or make it a plain function"
+            )
+    elif plan.kind == "reactor":
+        raise DeclarationError(
+            f"route {route.path}: {name} is a plain function and would block the reactor; "
+            "use pool='thread' or pool='process', or make it an async function"
+        )
+    elif plan.kind == "process":
+        reference(route.path, route.handler)

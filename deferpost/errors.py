@@ -1,0 +1,206 @@
+"""The errors of deferpost: one tree, and each says who can act.
+
+* The client: :class:`HTTPError` and what derives from it, :class:`BodyTooLarge`.
+* The author of a handler: :class:`DeclarationError`, :class:`HandlerFailed`.
+* The operator: :class:`ConfigurationError`, :class:`PoolFull`, :class:`PoolBroken`, :class:`ShuttingDown`,
+  :class:`WorkerLost`, :class:`DeadlineExceeded`, :class:`StorageFailed`.
+
+This module chooses no HTTP status but the one that a handler names itself;
+:mod:`deferpost.web.problems` holds the table.  Nothing here imports Twisted, because workers
+import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "BadRequest",
+    "BodyTooLarge",
+    "Canceled",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "DeclarationError",
+    "DeferPostError",
+    "HTTPError",
+    "HandlerFailed",
+    "PoolBroken",
+    "PoolFull",
+    "ShuttingDown",
+    "StorageFailed",
+    "WorkerLost",
+]
+
+
+class Canceled(BaseException):
+    """Raised inside a handler whose job is no longer wanted.
+
+    By :meth:`deferpost.Call.check` in a thread, and by the SIGTERM of the cancel ladder in a
+    worker process.  It is a :class:`BaseException`, as :class:`asyncio.CancelledError` is, so
+    that a handler's ``except Exception`` does not swallow it.
+    """
+
+
+class DeferPostError(Exception):
+    """The root of the tree."""
+
+
+class HTTPError(DeferPostError):
+    """Raised by a handler to answer with an error of its choice (RFC 9457).
+
+    :param status: HTTP status, 400 to 599.
+    :param detail: one sentence for the client about this occurrence.
+    :param title: a short name of the kind of problem; the status phrase if not given.
+    :param type: a URI that names the kind of problem.
+    :param headers: further response headers, as a mapping or as pairs.
+    :param extensions: further members of the problem document.
+    :raises ValueError: a status outside 400 to 599.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str = "",
+        *,
+        title: str | None = None,
+        type: str = "about:blank",
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        extensions: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+            raise ValueError(f"an HTTPError has a status from 400 to 599, not {status!r}")
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.title = title
+        self.type = type
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        self.headers: tuple[tuple[str, str], ...] = tuple((str(k), str(v)) for k, v in pairs)
+        self.extensions: dict[str, Any] = dict(extensions or {})
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.detail}".rstrip()
+
+
+class BadRequest(HTTPError):
+    """What the client sent cannot be read: 400, and ``detail`` says where.
+
+    :param detail: what is wrong, and at which place of the body.
+    :param extensions: the place as members, for example ``line`` and ``column``.
+    """
+
+    def __init__(self, detail: str, **extensions: Any) -> None:
+        super().__init__(400, detail, extensions=extensions)
+
+
+class BodyTooLarge(DeferPostError):
+    """The request's body is over the route's ``max_body``.
+
+    :param limit: the limit, in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than the {limit} bytes that this route accepts")
+        self.limit = limit
+
+
+class StorageFailed(DeferPostError):
+    """The request's body could not be kept (a full disk, for example): the operator can act.
+
+    :param reason: the operating system's words, for the log and never for the client.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PoolFull(DeferPostError):
+    """Every worker is busy and the pool's queue is at its bound.
+
+    :param pool: the pool's name.
+    :param retry_after: seconds after which there is likely to be room.
+    """
+
+    def __init__(self, pool: str, retry_after: int = 1) -> None:
+        super().__init__(f"pool {pool!r} is full")
+        self.pool = pool
+        self.retry_after = retry_after
+
+
+class PoolBroken(DeferPostError):
+    """The pool has no worker and its workers do not start: the operator can act.
+
+    :param pool: the pool's name.
+    :param retry_after: seconds until the next attempt to start one.
+    """
+
+    def __init__(self, pool: str, retry_after: int = 1) -> None:
+        super().__init__(f"the workers of pool {pool!r} do not start")
+        self.pool = pool
+        self.retry_after = retry_after
+
+
+class ShuttingDown(DeferPostError):
+    """The service takes no new work because it is stopping."""
+
+
+class WorkerLost(DeferPostError):
+    """The worker process ended by itself in the middle of the job, exit code 0 included.
+
+    :param how: how it ended, for the log: ``"exit code 1"``, ``"signal 9"``.
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__(f"the worker process ended ({how}) before the job was done")
+        self.how = how
+
+
+class DeadlineExceeded(DeferPostError):
+    """The job's time was up.
+
+    :param seconds: the limit that ended it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the work did not end within {seconds:g} seconds")
+        self.seconds = seconds
+
+
+class HandlerFailed(DeferPostError):
+    """The handler raised something that is not an answer.
+
+    :param traceback: the handler's own traceback as text, for the log and never for the client.
+    """
+
+    def __init__(self, traceback: str) -> None:
+        last = traceback.rstrip().rsplit("\n", 1)[-1]
+        super().__init__(last)
+        self.traceback = traceback
+
+
+class DeclarationError(DeferPostError):
+    """An app, a route or a handler is declared in a way that cannot work.
+
+    Raised where it is declared or loaded, before anything is served.
+
+    :param message: one sentence that says what to change.
+    :param traceback: the traceback of the user's own code, where that is what failed.
+    """
+
+    def __init__(self, message: str, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class ConfigurationError(DeferPostError):
+    """The daemon's settings are wrong; all that is wrong is reported at once.
+
+    :param problems: one line each, starting with the place: file and line, environment variable
+        or option.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)

@@ -1,0 +1,190 @@
+"""The Call: one POST as its handler sees it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
+from urllib.parse import parse_qs
+
+import msgspec
+
+from deferpost.errors import BadRequest, Canceled
+from deferpost.model import CallHead, Control, Headers, Progress
+
+if TYPE_CHECKING:
+    from deferpost.handlers.forms import Form
+
+__all__ = ["Call"]
+
+T = TypeVar("T")
+
+_AT_BYTE = re.compile(r"\(byte (\d+)\)")
+
+
+class Call:
+    """One POST, as its handler sees it.  For the handler's thread only.
+
+    :param head: the call without its body.
+    :param body: the body, at its beginning.
+    :param control: the connection to the job.
+
+    :ivar body: the request's body, a binary file: in memory while small, else a temporary file.
+    :ivar deadline: the time at which the run will be ended, on the clock of
+        :func:`time.monotonic`; None where it has no limit.
+    """
+
+    __slots__ = ("_args", "_control", "_form", "_head", "_headers", "body", "deadline")
+
+    def __init__(self, head: CallHead, body: BinaryIO, control: Control) -> None:
+        self._head = head
+        self._control = control
+        self.body = body
+        self.deadline = None if head.timeout is None else time.monotonic() + head.timeout
+        self._args: dict[str, list[str]] | None = None
+        self._headers: Headers | None = None
+        self._form: Form | None = None
+
+    def __repr__(self) -> str:
+        return f"<Call {self.id} {self.method} {self.path}>"
+
+    @property
+    def id(self) -> str:
+        """The id of the request, as in ``X-Request-ID`` and in the log."""
+        return self._head.id
+
+    @property
+    def route(self) -> str:
+        """The path of the route, below its app."""
+        return self._head.route
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self._head.method
+
+    @property
+    def path(self) -> str:
+        """The path of the request as it was sent, without the query."""
+        return self._head.path
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Address and port of the peer; None on a Unix socket."""
+        return self._head.client
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the request."""
+        if self._headers is None:
+            self._headers = Headers(self._head.headers)
+        return self._headers
+
+    @property
+    def args(self) -> dict[str, list[str]]:
+        """The arguments of the query, decoded: each name with its values in order."""
+        if self._args is None:
+            self._args = parse_qs(self._head.query.decode("latin-1"), keep_blank_values=True)
+        return self._args
+
+    @overload
+    def json(self) -> Any: ...
+    @overload
+    def json(self, type: type[T]) -> T: ...
+    def json(self, type: Any = Any) -> Any:
+        """The body, read as JSON.
+
+        :param type: the type to read it as: anything that msgspec can decode to, such as a
+            Struct, a dataclass or ``list[int]``.
+        :raises deferpost.BadRequest: it is not JSON, or not of that type; the answer is 400 and
+            says where.
+        """
+        data = self.body.read()
+        try:
+            return msgspec.json.decode(data, type=type)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"the JSON body does not fit: {error}") from None
+        except RecursionError:
+            raise BadRequest("the JSON body is nested too deeply") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _malformed_json(data, error) from None
+
+    def form(self) -> Form:
+        """The body, read as a form: urlencoded or multipart.
+
+        It is read once; later calls give the same form.  Uploaded files are on disk.
+
+        :raises deferpost.BadRequest: it is malformed; the answer is 400 and says where.
+        :raises deferpost.HTTPError: 415 for a body that is no form, 413 for too many fields.
+        """
+        if self._form is None:
+            from deferpost.handlers.forms import parse_form
+
+            content_type = self.headers.get("content-type")
+            self._form = parse_form(content_type, self.body)
+        return self._form
+
+    @property
+    def canceled(self) -> bool:
+        """True from the moment at which nobody wants the result any more.
+
+        The client has left, the time is up, or the service stops.  A handler in a thread looks
+        at it now and then: nothing else can end it.
+        """
+        return self._control.canceled
+
+    def check(self) -> None:
+        """End this handler here if nobody wants its result any more.
+
+        :raises deferpost.Canceled: the job is canceled; let it pass.
+        """
+        if self._control.canceled:
+            raise Canceled
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Say how far the job is.
+
+        :param done: units done.
+        :param total: units in all, where known.
+        :param message: words for a person.
+        """
+        self._control.report(Progress(done, total, message))
+
+    def release(self) -> None:
+        """Let go of what :meth:`form` opened.  The worker calls it when the run has ended."""
+        if self._form is not None:
+            self._form.close()
+
+
+def _malformed_json(data: bytes, error: Exception) -> BadRequest:
+    """The 400 for bytes that are not JSON, with the place as offset, line and column."""
+    if not data.strip():
+        return BadRequest("the body is empty; JSON was expected", offset=0, line=1, column=1)
+    if isinstance(error, UnicodeDecodeError):
+        reason, offset = f"invalid UTF-8: {error.reason}", error.start
+    else:
+        found = _AT_BYTE.search(str(error))
+        reason = _AT_BYTE.sub("", str(error)).strip().removeprefix("JSON is malformed: ")
+        offset = int(found[1]) if found else _offset_by_stdlib(data)
+    line = data.count(b"\n", 0, offset) + 1
+    column = offset - (data.rfind(b"\n", 0, offset) + 1) + 1
+    return BadRequest(
+        f"the body is not JSON: {reason} at line {line}, column {column} (byte {offset})",
+        offset=offset,
+        line=line,
+        column=column,
+    )
+
+
+def _offset_by_stdlib(data: bytes) -> int:
+    """The byte at which the standard library gives up, for errors of msgspec without a place."""
+    try:
+        json.loads(data)
+    except json.JSONDecodeError as error:
+        return len(error.doc[: error.pos].encode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError as error:
+        return error.start
+    except RecursionError:
+        pass
+    return len(data)

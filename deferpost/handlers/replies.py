@@ -1,0 +1,241 @@
+"""Turning what a handler returned into an :class:`~deferpost.model.Answer`.
+
+Runs in the worker, so that a large JSON document is never encoded on the reactor thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import mimetypes
+import numbers
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import msgspec
+
+from deferpost.model import Answer, Reply
+
+__all__ = ["CHUNK_BYTES", "encode", "file_pieces"]
+
+#: Bytes of a file that are read at once where it has to be read piece by piece.
+CHUNK_BYTES = 64 * 1024
+
+_BINARY = "application/octet-stream"
+_TEXT = "text/plain; charset=utf-8"
+_JSON = "application/json"
+
+_BINARY_HEADERS = ((b"Content-Type", _BINARY.encode()),)
+_TEXT_HEADERS = ((b"Content-Type", _TEXT.encode()),)
+_JSON_HEADERS = ((b"Content-Type", _JSON.encode()),)
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.1
+_FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9110, section 5.5
+
+#: Fields that frame the message or the connection: the server's alone (RFC 9110, section 7.6.1).
+_FRAMING = frozenset(
+    {
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+#: Statuses whose responses have no content (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
+_NO_CONTENT = frozenset({204, 205, 304})
+
+
+def encode(value: Any) -> Answer:
+    """Encode what a handler returned.
+
+    :param value: None, bytes, text, something that JSON can express, a path, an open binary
+        file, an iterator of bytes or text, or a :class:`~deferpost.model.Reply` around one.
+    :returns: the answer.  Where the body is an iterator, its first chunk has been made.
+    :raises TypeError: it is something else.
+    :raises ValueError: a header that HTTP does not permit, or a body with a status that has none.
+    :raises OSError: a path that cannot be opened.
+    """
+    if type(value) is bytes:  # the common cases first
+        return Answer(200, _BINARY_HEADERS, value, len(value))
+    if type(value) is str:
+        data = value.encode()
+        return Answer(200, _TEXT_HEADERS, data, len(data))
+    if isinstance(value, Reply):
+        return _encode_reply(value)
+    if value is None:
+        return Answer(204, (), b"", 0)
+    content_type, body, length = _body_of(value)
+    headers = (
+        _JSON_HEADERS if content_type == _JSON else ((b"Content-Type", content_type.encode()),)
+    )
+    return Answer(200, headers, body, length)
+
+
+def _encode_reply(reply: Reply) -> Answer:
+    headers = _checked(reply.headers)
+    own_type = any(name.lower() == b"content-type" for name, _ in headers)
+    content_type, body, length = _body_of(reply.body)
+    if reply.content_type is not None:
+        content_type = reply.content_type
+        headers = tuple(pair for pair in headers if pair[0].lower() != b"content-type")
+        own_type = False
+    if reply.status in _NO_CONTENT:
+        if body != b"":
+            _close(body)
+            raise ValueError(f"a reply with status {reply.status} cannot have a body")
+    elif not own_type and (reply.body is not None or reply.content_type is not None):
+        headers += _checked((("Content-Type", content_type),))
+    return Answer(reply.status, headers, body, length)
+
+
+def _close(body: Any) -> None:
+    if hasattr(body, "close"):
+        body.close()
+
+
+def _checked(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    for name, value in pairs:
+        if not _FIELD_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a header field")
+        if not _FIELD_VALUE.fullmatch(value):
+            raise ValueError(f"the value of the header field {name} has control characters")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"a handler cannot set {name}: it is for the server to decide")
+    return tuple((name.encode("ascii"), _to_bytes(value)) for name, value in pairs)
+
+
+def _to_bytes(value: str) -> bytes:
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode()
+
+
+def _body_of(value: Any) -> tuple[str, Any, int | None]:
+    """Content type, body and length of a value that is not a Reply."""
+    if value is None:
+        return _BINARY, b"", 0
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        data = bytes(value)
+        return _BINARY, data, len(data)
+    if isinstance(value, str):
+        data = value.encode()
+        return _TEXT, data, len(data)
+    if _is_json(value):
+        data = msgspec.json.encode(value, enc_hook=_plain)
+        return _JSON, data, len(data)
+    if isinstance(value, os.PathLike):
+        guessed = mimetypes.guess_type(os.fspath(value))[0] or _BINARY
+        # Whoever sends the body closes it.
+        return guessed, *_file_body(open(value, "rb"))  # noqa: SIM115
+    if isinstance(value, io.TextIOBase):
+        raise TypeError("the handler returned a file in text mode; open it in binary mode")
+    if hasattr(value, "read"):
+        return _BINARY, *_file_body(value)
+    if isinstance(value, Iterator):
+        return _stream(value)
+    raise TypeError(
+        f"the handler returned {type(value).__module__}.{type(value).__qualname__}, which is "
+        "neither bytes, text, JSON, a file, a path, an iterator nor a Reply"
+    )
+
+
+def _is_json(value: Any) -> bool:
+    return (
+        isinstance(value, (dict, list, tuple, bool, numbers.Real, set, frozenset, msgspec.Struct))
+        or isinstance(value, Mapping)
+        or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+        or (hasattr(type(value), "__attrs_attrs__"))
+    )
+
+
+def _plain(value: Any) -> Any:
+    """What msgspec does not know by itself and JSON can still express."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} is not JSON")
+
+
+def _file_body(file: BinaryIO) -> tuple[Any, int | None]:
+    """A file as a body: as it is where it is a real one, else by what it gives."""
+    if isinstance(file, io.BytesIO):
+        data = file.read()
+        return data, len(data)
+    try:
+        status = os.fstat(file.fileno())
+    except (OSError, AttributeError):
+        status = None
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        file.close()
+        raise IsADirectoryError("the handler returned a directory")
+    if status is not None and stat.S_ISREG(status.st_mode):
+        if file.writable():
+            file.flush()
+            status = os.fstat(file.fileno())
+        return file, max(0, status.st_size - file.tell())
+    return file_pieces(file), None
+
+
+def file_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """What a file gives, piece by piece; it is closed at the end."""
+    with file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+
+
+def _stream(chunks: Iterator[Any]) -> tuple[str, Any, int | None]:
+    """A stream, with its first chunk made.
+
+    An error before the first chunk is thus still answered with a status of its own.
+    """
+    for first in chunks:
+        content_type = _TEXT if isinstance(first, str) else _BINARY
+        return content_type, _ChunkStream(first, chunks), None
+    return _BINARY, b"", 0
+
+
+class _ChunkStream:
+    """The chunks of an iterator as bytes; closing it closes the iterator."""
+
+    def __init__(self, first: Any, rest: Iterator[Any]) -> None:
+        self._first: tuple[Any, ...] = (first,)
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        while True:
+            if self._first:
+                (chunk,) = self._first
+                self._first = ()
+            else:
+                chunk = next(self._rest)
+            if isinstance(chunk, str):
+                chunk = chunk.encode()
+            elif isinstance(chunk, (bytearray, memoryview)):
+                chunk = bytes(chunk)
+            elif not isinstance(chunk, bytes):
+                raise TypeError(
+                    f"the handler yielded {type(chunk).__qualname__}; a chunk is bytes or text"
+                )
+            if chunk:
+                return chunk  # type: ignore[no-any-return]  # bytes, as was just seen
+
+    def close(self) -> None:
+        """End the iterator where it stands; its ``finally`` clauses run."""
+        self._first = ()
+        if hasattr(self._rest, "close"):
+            self._rest.close()

@@ -1,0 +1,167 @@
+"""Running one call: the handler, its reply and its errors.
+
+:class:`Handlers` is the work source of a pool in the parent, :func:`bind` makes the work of a
+worker process.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from deferpost.errors import Canceled, HandlerFailed, HTTPError
+from deferpost.handlers.call import Call
+from deferpost.handlers.declared import calls_for_reactor, is_class
+from deferpost.handlers.named import check_reference, load, reference
+from deferpost.handlers.replies import encode
+from deferpost.model import Answer, CallHead, Control, HandlerRef, Route, Work
+
+__all__ = ["Handlers", "bind"]
+
+
+class Handlers:
+    """The handlers of the routes of one pool.
+
+    :param routes: the routes.
+    """
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._handlers = {route.path: route.handler for route in routes}
+        self._coroutines: dict[str, Callable[[Call], Any]] = {
+            route.path: route.handler() if is_class(route.handler) else route.handler
+            for route in routes
+            if calls_for_reactor(route.handler)
+        }
+
+    def work(self) -> Work:
+        """The work of one more thread; each class is built at the thread's first call to it."""
+        return _Work({route: _Lazy(handler) for route, handler in self._handlers.items()})
+
+    def coroutine(self, head: CallHead, body: BinaryIO, control: Control) -> Any:
+        """The coroutine of one call to an ``async def`` handler."""
+        return self._coroutines[head.route](Call(head, body, control))
+
+    def encode(self, result: Any) -> Answer:
+        """See :func:`deferpost.handlers.replies.encode`."""
+        return encode(result)
+
+    def refs(self) -> tuple[HandlerRef, ...]:
+        """Where a fresh interpreter finds the handlers, checked against the imported modules.
+
+        :raises DeclarationError: one cannot be found by name.
+        """
+        refs = []
+        for route, handler in self._handlers.items():
+            ref = reference(route, handler)
+            check_reference(ref, handler)
+            refs.append(ref)
+        return tuple(refs)
+
+
+def bind(refs: tuple[HandlerRef, ...]) -> Work:
+    """Import the handlers and build the classes: the set-up of a worker process.
+
+    :param refs: where the handlers are.
+    :raises Exception: whatever the user's modules and classes raise.
+    """
+    bound = {}
+    for ref in refs:
+        handler = load(ref)
+        bound[ref.route] = handler() if is_class(handler) else handler
+    return _Work(bound)
+
+
+class _Lazy:
+    """A handler that is built at its first call, if it is a class.  For one thread."""
+
+    __slots__ = ("_handler", "_made")
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+        self._made = None if is_class(handler) else handler
+
+    def __call__(self, call: Call) -> Any:
+        if self._made is None:
+            self._made = self._handler()
+        return self._made(call)
+
+
+class _Work:
+    """Runs the calls of one worker.
+
+    :param handlers: the handler of each route.
+    """
+
+    __slots__ = ("_handlers",)
+
+    def __init__(self, handlers: Mapping[str, Callable[[Call], Any]]) -> None:
+        self._handlers = handlers
+
+    def __call__(self, head: CallHead, body: BinaryIO, control: Control) -> Answer:
+        call = Call(head, body, control)
+        streams = False
+        try:
+            answer = encode(self._handlers[head.route](call))
+            if type(answer.body) is not bytes and not hasattr(answer.body, "read"):
+                answer.body = _Guarded(answer.body, call)
+                streams = True
+            return answer
+        except (HTTPError, Canceled):
+            raise
+        except Exception as error:
+            raise HandlerFailed(_users_traceback(error)) from None
+        finally:
+            if not streams:
+                call.release()
+
+
+class _Guarded:
+    """A stream whose errors are translated, and which releases its call at its end."""
+
+    __slots__ = ("_call", "_chunks")
+
+    def __init__(self, chunks: Any, call: Call) -> None:
+        self._chunks = chunks
+        self._call = call
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._chunks)  # type: ignore[no-any-return]  # bytes, by replies
+        except StopIteration:
+            self._call.release()
+            raise
+        except (HTTPError, Canceled):
+            self._call.release()
+            raise
+        except Exception as error:
+            self._call.release()
+            raise HandlerFailed(_users_traceback(error)) from None
+
+    def close(self) -> None:
+        """End the handler where it stands.
+
+        :raises HandlerFailed: it raised something when it was ended.
+        """
+        try:
+            self._chunks.close()
+        except Canceled:
+            pass
+        except Exception as error:
+            raise HandlerFailed(_users_traceback(error)) from None
+        finally:
+            self._call.release()
+
+
+def _users_traceback(error: Exception) -> str:
+    """The traceback without our own frames at its top."""
+    frames: TracebackType | None = error.__traceback__
+    here = sys.modules[__name__].__file__
+    while frames is not None and frames.tb_frame.f_code.co_filename == here:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))

@@ -1,0 +1,135 @@
+"""One Call's run through a pool: the record that pool, dispatcher and web share.
+
+The record keeps state, reason and times, and refuses an event that the life-cycle does not have.
+It starts nothing and stops nothing: pools do, and tell it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+from deferpost.lifecycle import ENDED, Event, advance
+from deferpost.model import CallHead, Progress, Reason, Rung, State
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from deferpost.model import Answer
+
+__all__ = ["Job"]
+
+
+class Job:
+    """A Call's run, from its submission to the end of its code.
+
+    Every method is for the reactor thread, but two that the worker's thread uses: it reads
+    :attr:`canceled`, and calls :meth:`report`.  A thread worker also sets :attr:`started`.
+
+    :param key: a number that no other job of this process has.
+    :param head: the call without its body.
+    :param body: the call's body, at its beginning; whoever runs the job closes it.
+    :param created: when it was submitted, in seconds of the monotonic clock.
+    :param on_end: called once, with the job, when its code has ended.
+
+    :ivar answer: the Deferred that :meth:`IWorkerPool.submit` returned, until it has fired.
+    :ivar stop: set by the pool: ``stop(job, reason)`` climbs the cancel ladder.
+    :ivar canceled: true from the moment at which nobody wants the result any more.
+    """
+
+    __slots__ = (
+        "answer",
+        "body",
+        "canceled",
+        "created",
+        "ended",
+        "head",
+        "key",
+        "on_end",
+        "progress",
+        "reason",
+        "rung",
+        "started",
+        "state",
+        "stop",
+    )
+
+    def __init__(
+        self,
+        key: int,
+        head: CallHead,
+        body: BinaryIO,
+        created: float,
+        on_end: Callable[[Job], None],
+    ) -> None:
+        self.key = key
+        self.head = head
+        self.body = body
+        self.created = created
+        self.on_end = on_end
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.state = State.QUEUED
+        self.reason: Reason | None = None
+        self.rung: Rung | None = None
+        self.progress: Progress | None = None
+        self.canceled = False
+        self.answer: Deferred[Answer] | None = None
+        self.stop: Callable[[Job, Reason], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.head.id} {self.head.route} {self.state}>"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its code has ended, or never will start."""
+        return self.state in ENDED
+
+    @property
+    def queue_seconds(self) -> float:
+        """Seconds from its submission to its start, or to its end if it never started."""
+        until = self.started if self.started is not None else self.ended
+        return 0.0 if until is None else until - self.created
+
+    @property
+    def run_seconds(self) -> float:
+        """Seconds from its start to its end; 0 while either is missing."""
+        if self.started is None or self.ended is None:
+            return 0.0
+        return self.ended - self.started
+
+    def report(self, progress: Progress) -> None:
+        """Keep the newest progress.  On any thread: it is one assignment."""
+        self.progress = progress
+
+    def happened(self, event: Event, reason: Reason | None = None) -> None:
+        """Take one event of the life-cycle.
+
+        :param event: what happened.
+        :param reason: why; the first reason that a job gets stays.
+        :raises deferpost.lifecycle.ImpossibleEvent: it cannot happen in this state.
+        """
+        if self.reason is None:
+            self.reason = reason
+        self.state = advance(self.state, event, self.reason)
+
+    def end(self, event: Event, now: float, reason: Reason | None = None) -> None:
+        """Take the last event: the code has ended, or the job left the queue.
+
+        :param event: the event.
+        :param now: the time, in seconds of the monotonic clock.
+        :param reason: why, where it did not succeed.
+        """
+        self.happened(event, reason)
+        self.ended = now
+        self.stop = None
+        self.answer = None
+        self.on_end(self)
+
+    def cancel(self, reason: Reason) -> None:
+        """Climb the cancel ladder of the pool that has this job; nothing if it has ended.
+
+        :param reason: why.
+        """
+        if self.stop is not None and self.state is not State.CANCELING:
+            self.stop(self, reason)

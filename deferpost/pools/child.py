@@ -1,0 +1,288 @@
+"""The program that a worker process runs.
+
+A fresh interpreter that imports the handlers and not Twisted.  It reads a call, runs it, sends
+what it gave, and reads the next: one at a time, so that a signal to it is never about another
+call.  It ends when its socket does, at SIGTERM, and at once, with all that it has started, when
+the daemon is gone for whatever cause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from types import FrameType
+from typing import Any, BinaryIO
+
+import msgspec
+
+from deferpost.errors import Canceled, HandlerFailed, HTTPError
+from deferpost.handlers.running import bind
+from deferpost.model import Answer, Progress, Work
+from deferpost.pools.frames import (
+    INLINE_MOST,
+    Chunk,
+    End,
+    FrameReader,
+    FromWorker,
+    Moved,
+    Raised,
+    Ready,
+    Refused,
+    Replied,
+    RepliedFile,
+    Run,
+    SetUp,
+    SetUpFailed,
+    Streams,
+    ToWorker,
+    decode_to_worker,
+    encode_frame,
+)
+
+__all__ = ["main"]
+
+#: Seconds between two messages about a job's progress; what comes in between is not sent.
+_PROGRESS_PAUSE = 0.05
+
+_READ_BYTES = 256 * 1024
+
+
+class _Channel:
+    """The worker's end of the socket: blocking, and for the main thread alone."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._reader = FrameReader()
+        self._messages: deque[ToWorker] = deque()
+        self._descriptors: deque[int] = deque()
+
+    def receive(self) -> ToWorker | None:
+        """Wait for the next message; None at the end."""
+        while not self._messages:
+            data, descriptors, _, _ = socket.recv_fds(self._connection, _READ_BYTES, 8)
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
+                self._descriptors.append(descriptor)
+            if not data:
+                return None
+            self._messages.extend(decode_to_worker(payload) for payload in self._reader.feed(data))
+        return self._messages.popleft()
+
+    def descriptor(self) -> int:
+        """The descriptor that came with the message."""
+        return self._descriptors.popleft()
+
+    def send(self, message: FromWorker) -> None:
+        """Send a message; waits while the reactor does not read."""
+        self._connection.sendall(encode_frame(message))
+
+    def send_with(self, message: FromWorker, descriptor: int) -> None:
+        """Send a message and a descriptor with it."""
+        frame = encode_frame(message)
+        sent = socket.send_fds(self._connection, [frame], [descriptor])
+        self._connection.sendall(frame[sent:])
+
+
+class _Control:
+    """What connects the handler with its job: the SIGTERM in, the progress out."""
+
+    def __init__(self, channel: _Channel) -> None:
+        self._channel = channel
+        self._unsent: Progress | None = None
+        self._sent_at = 0.0
+        self.canceled = False
+        self.running = False
+
+    def report(self, progress: Progress) -> None:
+        """Send it, or keep it where another was sent a moment ago."""
+        self._unsent = progress
+        if threading.current_thread() is not threading.main_thread():
+            return  # the socket is the main thread's; what is kept is sent at the end
+        now = time.monotonic()
+        if now - self._sent_at >= _PROGRESS_PAUSE:
+            self._sent_at = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        progress, self._unsent = self._unsent, None
+        if progress is not None:
+            self._channel.send(Moved(progress))
+
+    def terminated(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM: end the handler if one runs, by an exception, so that it can clean up.
+
+        Another SIGTERM while it does so changes nothing.
+        """
+        if self.canceled:
+            return
+        self.canceled = True
+        if self.running:
+            raise Canceled
+        raise SystemExit(128 + signum)
+
+
+def main(socket_fd: int, lifeline_fd: int) -> None:
+    """Be a worker until there is no more to do.
+
+    :param socket_fd: the descriptor of the socket to the reactor.
+    :param lifeline_fd: the reading end of a pipe that is closed when the daemon is gone.
+    """
+    os.set_inheritable(socket_fd, False)
+    os.set_inheritable(lifeline_fd, False)
+    _die_with_parent(lifeline_fd)
+    connection = socket.socket(fileno=socket_fd)
+    connection.setblocking(True)
+    channel = _Channel(connection)
+    set_up = channel.receive()
+    if set_up is None:
+        return
+    assert isinstance(set_up, SetUp)
+    sys.path[:] = set_up.sys_path
+    for stream in (sys.stdout, sys.stderr):
+        # Lines of both appear in the order in which they were written.
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    try:
+        work = bind(set_up.handlers)
+    except Exception:
+        with contextlib.suppress(BrokenPipeError):
+            channel.send(SetUpFailed(traceback.format_exc()))
+        raise SystemExit(1) from None
+    control = _Control(channel)
+    signal.signal(signal.SIGTERM, control.terminated)
+    try:
+        channel.send(Ready())
+        while (message := channel.receive()) is not None:
+            assert isinstance(message, Run)
+            _run(message, work, channel, control, set_up.directory)
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # the daemon does not want this worker any more
+    except Canceled:
+        raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _run(
+    message: Run, work: Work, channel: _Channel, control: _Control, directory: str | None
+) -> None:
+    """Run one call to its end, and send what it gave."""
+    body: BinaryIO
+    if message.body is None:
+        body = os.fdopen(channel.descriptor(), "rb")
+        body.seek(0)
+    else:
+        body = io.BytesIO(message.body)
+    control.running = True
+    try:
+        outcome: FromWorker
+        file: Any = None
+        try:
+            answer = work(message.head, body, control)
+            outcome, file = _outcome(answer, channel, directory)
+        except HTTPError as error:
+            outcome = _refused(error)
+        except HandlerFailed as error:
+            outcome = Raised(error.traceback)
+        body.close()
+        # What the handler printed is in the pipe before its outcome is in the socket, so that it
+        # is logged as this job's.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        control.flush()
+        if file is None:
+            channel.send(outcome)
+        else:
+            with file:
+                channel.send_with(outcome, file.fileno())
+    finally:
+        control.running = False
+    if control.canceled:
+        raise Canceled
+
+
+def _refused(error: HTTPError) -> FromWorker:
+    try:
+        extensions = msgspec.json.encode(error.extensions)
+    except TypeError:
+        return Raised("".join(traceback.format_exception(error)))
+    return Refused(error.status, error.detail, error.title, error.type, error.headers, extensions)
+
+
+def _outcome(
+    answer: Answer, channel: _Channel, directory: str | None
+) -> tuple[FromWorker, BinaryIO | None]:
+    """The last message about an answer, and the file that goes with it; streams are sent here."""
+    body = answer.body
+    if isinstance(body, bytes):
+        if len(body) <= INLINE_MOST:
+            return Replied(answer.status, answer.headers, body), None
+        try:
+            # Sent as a file, a large body does not hold this worker while its reader is slow.
+            file = _as_file(body, directory)
+        except OSError:
+            pass  # no room on the disk: send it through the socket, at the reader's pace
+        else:
+            return RepliedFile(answer.status, answer.headers, len(body)), file
+        body = iter((body,))
+    elif answer.length is not None:
+        return RepliedFile(answer.status, answer.headers, answer.length), body
+    channel.send(Streams(answer.status, answer.headers))
+    try:
+        for chunk in body:
+            for start in range(0, len(chunk), INLINE_MOST):
+                channel.send(Chunk(chunk[start : start + INLINE_MOST]))
+    finally:
+        if hasattr(body, "close"):
+            body.close()
+    return End(), None
+
+
+def _as_file(body: bytes, directory: str | None) -> BinaryIO:
+    file = tempfile.TemporaryFile(dir=directory, buffering=0)
+    try:
+        rest = memoryview(body)
+        while rest:
+            rest = rest[file.write(rest) :]
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file  # type: ignore[return-value]  # a raw file is read through its descriptor
+
+
+def _die_with_parent(lifeline_fd: int) -> None:
+    """Have this process, and all that it starts, end at once when the daemon is gone.
+
+    The daemon holds the other end of the pipe, and nobody ever writes to it.  On Linux the kernel
+    itself sends SIGKILL to the whole process group when that end is closed, as it is by
+    ``kill -9`` too, and no Python code has to run for it: a handler that never gives up the
+    interpreter's lock does not outlive the daemon.  Elsewhere a thread waits for the end.
+    """
+    group = os.getpgrp()
+    owner = -group if group == os.getpid() else os.getpid()
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, owner)
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(lifeline_fd, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+        poll = select.poll()
+        poll.register(lifeline_fd, select.POLLIN)
+        if poll.poll(0):  # it was closed before the line above
+            os.kill(owner, signal.SIGKILL)
+    else:  # pragma: no cover (not Linux)
+
+        def wait() -> None:
+            os.read(lifeline_fd, 1)
+            os.kill(owner, signal.SIGKILL)
+
+        threading.Thread(target=wait, daemon=True).start()

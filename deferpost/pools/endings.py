@@ -1,0 +1,62 @@
+"""How a job's end is told, alike for every kind of pool."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from deferpost.errors import Canceled, DeadlineExceeded, HandlerFailed, ShuttingDown
+from deferpost.jobs import Job
+from deferpost.lifecycle import Event
+from deferpost.model import Reason
+
+__all__ = ["answer_stopped", "log_late", "stop_error", "stop_event", "without_cause"]
+
+_log = Logger(namespace="deferpost.pools")
+
+
+def stop_event(reason: Reason) -> Event:
+    """The event of the life-cycle that a reason to stop is."""
+    return Event.EXPIRE if reason is Reason.DEADLINE_RUN else Event.CANCEL
+
+
+def stop_error(job: Job, reason: Reason) -> Exception:
+    """What whoever still waits for a stopped job is told."""
+    if reason is Reason.DEADLINE_RUN:
+        return DeadlineExceeded(job.head.timeout or 0.0)
+    if reason is Reason.SHUTDOWN:
+        return ShuttingDown("the service is stopping")
+    return CancelledError()
+
+
+def answer_stopped(job: Job, reason: Reason) -> None:
+    """Tell whoever waits for the job's answer that there will be none.
+
+    :param job: the job, whose answer may have been given already.
+    :param reason: why it is stopped.
+    """
+    answer, job.answer = job.answer, None
+    if answer is not None and not answer.called:
+        answer.errback(stop_error(job, reason))
+
+
+def without_cause(error: BaseException) -> Exception:
+    """The error of a job that nobody stopped.
+
+    A handler that raises :class:`Canceled` by itself has failed like any other.
+    """
+    if isinstance(error, Canceled):
+        return HandlerFailed("deferpost.Canceled: raised by the handler, though nobody canceled it")
+    assert isinstance(error, Exception)
+    return error
+
+
+def log_late(job: Job, error: BaseException | None) -> None:
+    """Log what a handler raised after it was told to stop, unless that is how it stopped."""
+    if isinstance(error, HandlerFailed):
+        _log.warn(
+            "[{job}] {route} failed after it was told to stop:\n{traceback}",
+            job=job.head.id,
+            route=job.head.route,
+            traceback=error.traceback,
+        )

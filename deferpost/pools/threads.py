@@ -1,0 +1,368 @@
+"""The thread pool.
+
+The jobs wait on the reactor's side, in an ordered mapping from which the reactor removes those
+whose client has left and from which the threads take the oldest.  Both are single operations of
+the mapping, so that exactly one side gets a job.  Each slot is one long call dispatched with
+``deferToThreadPool``: it takes job after job, so that a job costs no dispatch of its own, and
+what the threads have to say crosses in batches, with one ``callFromThread`` for all that has
+gathered by the time the reactor turns.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool as TwistedThreadPool
+from zope.interface import classImplements, implementer
+
+from deferpost.errors import Canceled, HandlerFailed, HTTPError, PoolFull, ShuttingDown
+from deferpost.interfaces import IPoolPlan, IWorkerPool, PoolContext
+from deferpost.jobs import Job
+from deferpost.lifecycle import Event
+from deferpost.model import Answer, PoolStatus, Reason, Rung, State, Work
+from deferpost.pools.deadlines import DeadlineWatch
+from deferpost.pools.endings import answer_stopped, log_late, stop_error, stop_event, without_cause
+from deferpost.pools.plans import ThreadPool
+from deferpost.pools.streams import ChunkBuffer, ThreadGate
+
+__all__ = ["DRAIN_MOST", "RunningThreadPool", "start_thread_pool"]
+
+classImplements(ThreadPool, IPoolPlan)
+
+#: How many outcomes are handled in one turn of the reactor; the others wait for the next.
+DRAIN_MOST = 128
+
+
+class _DaemonThreads(TwistedThreadPool):
+    """Threads that do not keep the interpreter from exiting while a handler hangs."""
+
+    threadFactory = staticmethod(partial(threading.Thread, daemon=True))  # type: ignore[assignment]
+
+
+class _Slot:
+    """A thread's place: the job that it runs.  Written by the thread, read by the reactor."""
+
+    __slots__ = ("job",)
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+
+
+class _Stream:
+    """Both ends of a thread's stream."""
+
+    __slots__ = ("buffer", "gate")
+
+    def __init__(self, abandoned: Callable[[Reason], None]) -> None:
+        self.gate = ThreadGate()
+        self.buffer = ChunkBuffer(taken=self.gate.leave, abandoned=abandoned)
+
+
+class _End:
+    """A stream has ended, with an error if it broke off."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def start_thread_pool(context: PoolContext, *, size: int, max_waiting: int) -> RunningThreadPool:
+    """Start a pool of threads of its own; the threads come when there is work.
+
+    :param context: what every pool is started with.
+    :param size: how many jobs run at once.
+    :param max_waiting: how many more may wait.
+    """
+    threads = _DaemonThreads(0, size, f"deferpost-{context.name}")
+    threads.start()
+    return RunningThreadPool(context, threads, size, max_waiting)
+
+
+@implementer(IWorkerPool)
+class RunningThreadPool:
+    """A started thread pool; see :class:`deferpost.interfaces.IWorkerPool`.
+
+    :param context: what every pool is started with.
+    :param threads: a started pool of Twisted's, for this pool alone.
+    :param size: how many jobs run at once.
+    :param max_waiting: how many more may wait.
+    """
+
+    def __init__(
+        self, context: PoolContext, threads: TwistedThreadPool, size: int, max_waiting: int
+    ) -> None:
+        self.name = context.name
+        self._reactor = context.reactor
+        self._source = context.source
+        self._now = context.now
+        self._threads = threads
+        self._size = size
+        self._max_waiting = max_waiting
+        self._count = 0  # jobs that have not ended
+        self._waiting: OrderedDict[int, Job] = OrderedDict()
+        self._tokens: SimpleQueue[bool] = SimpleQueue()  # one for each job that waits
+        self._slots: list[_Slot] = []
+        self._slots_ended: list[Deferred[None]] = []
+        self._streams: dict[int, _Stream] = {}
+        self._outbox: deque[tuple[Job, Any]] = deque()
+        self._waking = False
+        self._stopping = False
+        self._watch = DeadlineWatch(
+            context.reactor,
+            context.now,
+            self._running_jobs,
+            lambda: bool(self._waiting),
+            lambda job: self._stop_job(job, Reason.DEADLINE_RUN),
+        )
+
+    # The reactor's side.
+
+    def submit(self, job: Job) -> Deferred[Answer]:
+        """See :meth:`deferpost.interfaces.IWorkerPool.submit`."""
+        if self._stopping:
+            raise ShuttingDown("the pool is stopping")
+        if self._count >= self._size + self._max_waiting:
+            raise PoolFull(self.name)
+        self._count += 1
+        stop = self._stop_job
+        job.stop = stop
+        answer: Deferred[Answer] = Deferred(lambda _: stop(job, Reason.REQUESTED))
+        job.answer = answer
+        self._waiting[job.key] = job
+        if len(self._slots) < self._size and self._count > len(self._slots):
+            self._add_slot()
+        self._watch.expect(job.head.timeout, job.created)
+        self._tokens.put(True)
+        return answer
+
+    def status(self) -> PoolStatus:
+        """See :meth:`deferpost.interfaces.IWorkerPool.status`."""
+        running = list(self._running_jobs())
+        return PoolStatus(
+            name=self.name,
+            kind="thread",
+            size=self._size,
+            max_waiting=self._max_waiting,
+            running=len(running),
+            waiting=len(self._waiting),
+            stuck=sum(job.canceled for job in running),
+            ready=not self._stopping,
+        )
+
+    def stop(self, patience: float) -> Deferred[int]:
+        """See :meth:`deferpost.interfaces.IWorkerPool.stop`."""
+        self._stopping = True
+        self._watch.stop()
+        for job in [*self._waiting.values(), *self._running_jobs()]:
+            self._stop_job(job, Reason.SHUTDOWN)
+        for _ in self._slots:
+            self._tokens.put(False)
+        stopped: Deferred[int] = Deferred()
+        out_of_patience = self._reactor.callLater(patience, self._leave_behind, stopped)
+
+        def join(_: object) -> None:
+            if out_of_patience.active():
+                out_of_patience.cancel()
+                self._threads.stop()  # they have nothing to do, so that this does not block
+                stopped.callback(0)
+
+        DeferredList(self._slots_ended).addCallback(join)
+        return stopped
+
+    def _leave_behind(self, stopped: Deferred[int]) -> None:
+        left = list(self._running_jobs())
+        for job in left:
+            _log.error(
+                "[{job}] {route} did not return when it was told to stop; its thread of pool "
+                "{pool} is left behind",
+                job=job.head.id,
+                route=job.head.route,
+                pool=self.name,
+            )
+        stopped.callback(len(left))
+
+    def _running_jobs(self) -> Iterator[Job]:
+        return (job for slot in self._slots if (job := slot.job) is not None)
+
+    def _add_slot(self) -> None:
+        slot = _Slot()
+        self._slots.append(slot)
+        ended = deferToThreadPool(self._reactor, self._threads, self._run_slot, slot)
+        ended.addErrback(self._slot_failed, slot)
+        self._slots_ended.append(ended)
+
+    def _slot_failed(self, failure: Failure, slot: _Slot) -> None:
+        """A defect of ours, not of a handler: keep the pool whole and say so."""
+        _log.failure("a thread of pool {pool} ended", failure=failure, pool=self.name)
+        self._slots.remove(slot)
+
+    def _stop_job(self, job: Job, reason: Reason) -> None:
+        """Climb the cancel ladder: take it from the queue, or tell it."""
+        if self._waiting.pop(job.key, None) is not None:
+            try:
+                self._tokens.get_nowait()
+            except Empty:
+                pass  # a thread has just taken the token and will find no job for it
+            job.rung = Rung.REMOVED
+            job.canceled = True
+            job.body.close()
+            answer_stopped(job, reason)
+            self._end(job, stop_event(reason), reason)
+            return
+        if job.state is State.CANCELING:
+            return
+        if job.state is State.QUEUED:  # a thread has it, and the reactor has not heard yet
+            job.happened(Event.START)
+        job.rung = Rung.TOLD
+        job.canceled = True
+        job.happened(stop_event(reason), reason)
+        stream = self._streams.get(job.key)
+        if stream is not None:
+            stream.gate.shut()
+        answer_stopped(job, reason)
+        if stream is not None:
+            stream.buffer.finish(stop_error(job, reason))
+
+    def _end(self, job: Job, event: Event, reason: Reason | None = None) -> None:
+        self._count -= 1
+        job.end(event, self._now(), reason)
+
+    def _drain(self) -> None:
+        """Handle what the threads have posted, oldest first."""
+        self._waking = False
+        take = self._outbox.popleft
+        for _ in range(DRAIN_MOST):
+            try:
+                job, posted = take()
+            except IndexError:
+                return
+            if job.state is State.QUEUED:
+                job.happened(Event.START)
+            if type(posted) is bytes:
+                self._streams[job.key].buffer.deliver(posted)
+            elif isinstance(posted, Answer):
+                self._answered(job, posted)
+            elif isinstance(posted, _End):
+                self._stream_ended(job, posted.error)
+            else:
+                self._failed(job, posted)
+        self._wake()
+
+    def _answered(self, job: Job, answer: Answer) -> None:
+        waiter = job.answer
+        if isinstance(answer.body, ChunkBuffer):
+            if job.state is State.CANCELING:
+                self._streams[job.key].gate.shut()
+            elif waiter is not None:
+                job.answer = None
+                waiter.callback(answer)
+        elif job.state is State.CANCELING:
+            answer.close()
+            self._end(job, Event.STOP)
+        else:
+            self._end(job, Event.SUCCEED)
+            if waiter is not None:
+                waiter.callback(answer)
+
+    def _failed(self, job: Job, error: BaseException) -> None:
+        if job.state is State.CANCELING:
+            log_late(job, error)
+            self._end(job, Event.STOP)
+            return
+        waiter = job.answer
+        self._end(job, Event.FAIL, Reason.ERROR)
+        if waiter is not None:
+            waiter.errback(without_cause(error))
+
+    def _stream_ended(self, job: Job, error: BaseException | None) -> None:
+        stream = self._streams.pop(job.key)
+        if job.state is State.CANCELING:
+            log_late(job, error)
+            self._end(job, Event.STOP)
+        elif error is None:
+            self._end(job, Event.SUCCEED)
+            stream.buffer.finish()
+        else:
+            self._end(job, Event.FAIL, Reason.ERROR)
+            stream.buffer.finish(without_cause(error))
+
+    # The threads' side.
+
+    def _wake(self) -> None:
+        """Have the reactor drain the outbox, unless it is about to."""
+        if not self._waking:
+            self._waking = True
+            self._reactor.callFromThread(self._drain)
+
+    def _post(self, job: Job, what: Any) -> None:
+        self._outbox.append((job, what))
+        if not self._waking:
+            self._waking = True
+            self._reactor.callFromThread(self._drain)
+
+    def _run_slot(self, slot: _Slot) -> None:
+        """Take jobs and run them, until there is a token that says stop."""
+        work = self._source.work()
+        token, take, now = self._tokens.get, self._waiting.popitem, self._now
+        while token():
+            try:
+                _, job = take(last=False)
+            except KeyError:
+                continue  # it left the queue in the meantime
+            job.started = now()
+            slot.job = job
+            outcome = self._run_job(job, work)
+            slot.job = None
+            self._post(job, outcome)
+            del job, outcome  # nothing of the last client stays while this waits for the next
+
+    def _run_job(self, job: Job, work: Work) -> Answer | _End | BaseException:
+        """Run one job to its end, its stream included."""
+        try:
+            try:
+                answer = work(job.head, job.body, job)
+                if type(answer.body) is bytes or answer.length is not None:
+                    return answer
+                return self._run_stream(job, answer)
+            finally:
+                job.body.close()
+        except BaseException as error:
+            return _translated(error)
+
+    def _run_stream(self, job: Job, answer: Answer) -> _End:
+        chunks = answer.body
+        stream = _Stream(partial(self._stop_job, job))
+        self._streams[job.key] = stream
+        self._post(job, Answer(answer.status, answer.headers, stream.buffer, None))
+        ending: BaseException | None = None
+        try:
+            try:
+                for chunk in chunks:
+                    stream.gate.enter(len(chunk))
+                    self._post(job, chunk)
+            finally:
+                chunks.close()
+        except BaseException as error:
+            ending = _translated(error)
+        return _End(ending)
+
+
+def _translated(error: BaseException) -> BaseException:
+    """The error of a handler, as one of ours."""
+    if isinstance(error, (HTTPError, HandlerFailed, Canceled)):
+        return error
+    return HandlerFailed("".join(traceback.format_exception(error)))
+
+
+_log = Logger(namespace="deferpost.pools.threads")

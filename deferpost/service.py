@@ -1,0 +1,357 @@
+"""The assembly: routes, pools, dispatcher and site as services, and the order of their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from deferpost.app import App, check_kind
+from deferpost.dispatch import Dispatcher
+from deferpost.errors import DeclarationError
+from deferpost.handlers.running import Handlers
+from deferpost.interfaces import PoolContext
+from deferpost.model import PoolStatus, Reason, Route
+from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool, usable_cpus
+from deferpost.settings import PoolSettings, Settings, default_pool, resolve_size
+from deferpost.web.exchange import OpenExchanges
+from deferpost.web.health import Livez, Readyz
+from deferpost.web.post import PostContext
+from deferpost.web.site import DaemonSite
+from deferpost.web.tree import AppResource
+
+__all__ = ["DaemonService", "Runtime", "RuntimeService", "plan_of", "plans_of"]
+
+_log = Logger(namespace="deferpost")
+
+#: Seconds that workers get to end, once their jobs were canceled at the end of the grace.
+STOP_PATIENCE = 1.0
+
+#: Seconds that responses get to leave after that.
+FLUSH_PATIENCE = 0.5
+
+#: Paths of the daemon's own.
+_LIVEZ, _READYZ = "/livez", "/readyz"
+
+
+def plan_of(pool: PoolSettings) -> Any:
+    """The plan of a pool that is described by settings."""
+    size = resolve_size(pool.size, pool.kind, usable_cpus())
+    if pool.kind == "process":
+        return ProcessPool(size=size, max_waiting=pool.max_waiting, kill_grace=pool.kill_grace)
+    kind = ThreadPool if pool.kind == "thread" else ReactorPool
+    return kind(size=size, max_waiting=pool.max_waiting)
+
+
+def plans_of(settings: Settings, app: App) -> dict[str, Any]:
+    """The plans that an app's routes can name: the settings' in place of the app's."""
+    configured = {name: plan_of(pool) for name, pool in settings.pools.items()}
+    return {"reactor": plan_of(default_pool("reactor")), **app.pools, **configured}
+
+
+class Runtime:
+    """Routes, their pools and their dispatcher; started at most once.
+
+    :param routes: the routes.
+    :param plans: the plans of pools, by name; only those that a route names are started.
+    :param reactor: the reactor.
+    :param timeout: seconds for routes that set none; None for no limit.
+    :param max_body: bytes for routes that set none.
+    :param directory: where large bodies are kept; None for the system's choice.
+    :param now: the monotonic clock, in seconds.
+    :raises deferpost.errors.DeclarationError: a route names a pool that is not there, or one
+        that cannot run its handler.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        plans: Mapping[str, Any],
+        *,
+        reactor: Any,
+        timeout: float | None,
+        max_body: int,
+        directory: str | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reactor = reactor
+        self._now = now
+        self._directory = directory
+        # Workers are started from whichever folder is current then.
+        sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+        self._sources: dict[str, Handlers] = {}
+        self._plans: dict[str, Any] = {}
+        by_pool: dict[str, list[Route]] = {}
+        for route in routes:
+            plan = plans.get(route.pool)
+            if plan is None:
+                raise DeclarationError(
+                    f"route {route.path} wants the pool {route.pool!r}, which is not there; "
+                    f"there are {', '.join(sorted(plans))}.  Define [pools.{route.pool}] in the "
+                    f"configuration or App(pools={{{route.pool!r}: ...}})"
+                )
+            check_kind(route, plan)
+            self._plans[route.pool] = plan
+            by_pool.setdefault(route.pool, []).append(route)
+        for name, its_routes in by_pool.items():
+            self._sources[name] = Handlers(its_routes)
+            if self._plans[name].kind == "process":
+                self._sources[name].refs()  # so that what has no name is said now
+        self._pools: dict[str, Any] = {}
+        self._dispatcher: Dispatcher | None = None
+        self._hurry: Deferred[None] = Deferred()
+        self._stopped = False
+        self.open_exchanges = OpenExchanges()
+        self.context = PostContext(
+            dispatcher=self.dispatcher,
+            now=now,
+            open_exchanges=self.open_exchanges,
+            timeout=timeout,
+            max_body=max_body,
+        )
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it is started and takes calls."""
+        return self._dispatcher is not None and not self._stopped
+
+    def statuses(self) -> list[PoolStatus]:
+        """How every started pool is."""
+        return [pool.status() for pool in self._pools.values()]
+
+    def start(self) -> None:
+        """Start the pools."""
+        if self._dispatcher is None:
+            for name, plan in self._plans.items():
+                self._pools[name] = plan.start(
+                    PoolContext(
+                        name=name,
+                        reactor=self._reactor,
+                        source=self._sources[name],
+                        now=self._now,
+                        directory=self._directory,
+                    )
+                )
+            self._dispatcher = Dispatcher(self._pools, self._now)
+            if self._stopped:
+                self._dispatcher.close()
+
+    def dispatcher(self) -> Dispatcher:
+        """The dispatcher; the pools are started if they are not."""
+        if self._dispatcher is None:
+            self.start()
+            assert self._dispatcher is not None
+        return self._dispatcher
+
+    def hurry(self) -> None:
+        """Do not wait any longer for jobs that run: cancel them now."""
+        if not self._hurry.called:
+            self._hurry.callback(None)
+
+    async def shut_down(self, grace: float) -> None:
+        """Accept nothing, let what was accepted end, cancel the rest, stop the pools.
+
+        :param grace: seconds that jobs and their responses get.
+        """
+        self._stopped = True
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            return
+        dispatcher.close()
+        if dispatcher.unended or len(self.open_exchanges):
+            _log.info(
+                "draining: {jobs} jobs have not ended; they have {grace:g} s",
+                jobs=dispatcher.unended,
+                grace=grace,
+            )
+            done = gatherResults([dispatcher.drained(), self.open_exchanges.closed()])
+            await self._first_of(done, self._after(grace), self._hurry)
+            canceled = dispatcher.cancel_all(Reason.SHUTDOWN)
+            if canceled:
+                _log.info("canceled {jobs} jobs that had not ended", jobs=canceled)
+        stopping = [pool.stop(STOP_PATIENCE) for pool in self._pools.values()]
+        for _, left in await DeferredList(stopping):
+            if left:
+                _log.error("{count} threads run on and are left behind", count=left)
+        await self._first_of(self.open_exchanges.closed(), self._after(FLUSH_PATIENCE))
+
+    async def _first_of(self, *deferreds: Deferred[Any]) -> None:
+        """Wait for the first; the others are left as they are, but for our timers."""
+        first: Deferred[None] = Deferred()
+
+        def fired(_: object) -> None:
+            if not first.called:
+                first.callback(None)
+
+        for deferred in deferreds:
+            deferred.addBoth(fired)
+        await first
+        for deferred in deferreds:
+            timer = getattr(deferred, "timer", None)
+            if timer is not None and timer.active():
+                timer.cancel()
+
+    def _after(self, seconds: float) -> Deferred[None]:
+        """A Deferred that fires after a time, with its timer on it."""
+        later: Deferred[None] = Deferred()
+        later.timer = self._reactor.callLater(seconds, later.callback, None)  # type: ignore[attr-defined]  # read above
+        return later
+
+
+class RuntimeService(Service):
+    """A runtime that starts and stops with the service that owns it.
+
+    :param runtime: the runtime.
+    :param grace: seconds that jobs get to end.
+    """
+
+    name = None
+
+    def __init__(self, runtime: Runtime, grace: float) -> None:
+        self._runtime = runtime
+        self._grace = grace
+
+    def startService(self) -> None:
+        """Start the pools."""
+        super().startService()
+        self._runtime.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Drain and stop."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._runtime.shut_down(self._grace))
+
+
+class DaemonService(Service):
+    """The daemon: an app on its listening ports, and the order in which it ends.
+
+    :param app: the app.
+    :param settings: the settings.
+    :param reactor: the reactor.
+    :param own_signals: whether SIGTERM and SIGINT are this service's to handle.
+    :raises deferpost.errors.DeclarationError: the app cannot be served.
+    """
+
+    name = "deferpost"
+
+    def __init__(
+        self, app: App, settings: Settings, reactor: Any, *, own_signals: bool = False
+    ) -> None:
+        for route in app.routes:
+            if route.path in (_LIVEZ, _READYZ):
+                raise DeclarationError(f"the route {route.path} is the daemon's own")
+        self._settings = settings
+        self._reactor = reactor
+        self._own_signals = own_signals
+        self.runtime = Runtime(
+            app.routes,
+            plans_of(settings, app),
+            reactor=reactor,
+            timeout=settings.timeout,
+            max_body=settings.max_body,
+            directory=settings.temporary_directory,
+        )
+        health: list[tuple[bytes, IResource]] = [
+            (_LIVEZ[1:].encode(), Livez()),
+            (_READYZ[1:].encode(), Readyz(self._accepting, self.runtime.statuses)),
+        ]
+        root = AppResource(app.routes, self.runtime.context, health)
+        self.site = DaemonSite(
+            root,
+            body_memory=settings.body_memory,
+            largest_body=root.largest_body,
+            directory=settings.temporary_directory,
+            access_log=settings.access_log,
+        )
+        self._endpoints = [(text, serverFromString(reactor, text)) for text in settings.listen]
+        self._ports: list[Any] = []
+
+    def _accepting(self) -> bool:
+        return bool(self.running) and self.runtime.accepting
+
+    def privilegedStartService(self) -> None:
+        """Listen, while ports below 1024 are permitted.
+
+        :raises twisted.internet.error.CannotListenError: a port cannot be had.
+        """
+        super().privilegedStartService()
+        for text, endpoint in self._endpoints:
+            problem: list[Any] = []
+            listening = endpoint.listen(self.site)
+            listening.addCallbacks(self._ports.append, problem.append)
+            if problem:
+                error = problem[0].value
+                reason = getattr(error, "socketError", error)
+                raise CannotListen(f"cannot listen on {text}: {reason}")
+
+    def startService(self) -> None:
+        """Start the pools; connections are accepted from the next turn of the reactor."""
+        super().startService()
+        if not self._ports:  # nobody called privilegedStartService
+            self.privilegedStartService()
+        self.runtime.start()
+        if self._own_signals:
+            self._reactor.callWhenRunning(self._take_signals)
+
+    async def _stop(self) -> None:
+        await gatherResults([_stop_listening(port) for port in self._ports])
+        await self.runtime.shut_down(self._settings.grace)
+        closed = self.site.close_connections()
+        timer = self._reactor.callLater(FLUSH_PATIENCE, self.site.abort_connections)
+        await closed
+        if timer.active():
+            timer.cancel()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, drain until the grace, cancel the rest, close."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    def _take_signals(self) -> None:
+        """SIGTERM drains, a second one and SIGINT do not wait; the exit status is 0.
+
+        The reactor's own handlers would end the process by the signal.
+        """
+
+        def terminated(signum: int, frame: object) -> None:
+            self._reactor.callFromThread(self._stop_reactor, signum == signal.SIGINT)
+
+        with contextlib.suppress(ValueError):  # the reactor runs in another thread than the main
+            signal.signal(signal.SIGTERM, terminated)
+            signal.signal(signal.SIGINT, terminated)
+
+    def _stop_reactor(self, quick: bool) -> None:
+        if quick or not self.running:
+            self.runtime.hurry()
+        if self.running:
+            self._reactor.stop()
+
+
+class CannotListen(CannotListenError):
+    """A port cannot be had: one line that says which and why."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _stop_listening(port: Any) -> Deferred[None]:
+    stopped = port.stopListening()
+    if isinstance(stopped, Deferred):
+        return stopped
+    done: Deferred[None] = Deferred()
+    done.callback(None)
+    return done

@@ -1,0 +1,154 @@
+"""The command line of the daemon: ``twistd deferpost`` and ``deferpost``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from deferpost._version import __version__
+from deferpost.errors import ConfigurationError, DeclarationError
+from deferpost.settings import FLAGS, Flag, Settings, dump_toml, load_settings
+
+__all__ = ["Options", "main", "makeService"]
+
+
+class Options(usage.Options):
+    """The options of the daemon.  What they mean is in :mod:`deferpost.settings`."""
+
+    synopsis = "deferpost [options] [module:app]"
+    longdesc = (
+        "Serves module:app (an App, or a handler, which is then at /) from the current folder. "
+        "Every option can stand in the TOML file of --config and in the environment too, as "
+        "DEFERPOST_ and its name in capitals; options win over the environment, and the "
+        "environment wins over the file."
+    )
+    optFlags = [  # noqa: RUF012 (Twisted's way)
+        ["check-config", None, "Check the configuration and the app, and exit."],
+        ["print-config", None, "Print the configuration that would be used, as TOML, and exit."],
+    ]
+    optParameters = [  # noqa: RUF012 (Twisted's way)
+        ["config", "c", None, "Read the configuration from this TOML file."],
+    ]
+
+    settings: Settings
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[tuple[str, str]] = []
+
+    def opt_version(self) -> NoReturn:
+        """Print the version of deferpost and exit."""
+        print(f"deferpost {__version__}")
+        raise SystemExit(0)
+
+    def parseArgs(self, *names: str) -> None:
+        """Take the name of the app."""
+        if len(names) > 1:
+            raise usage.UsageError(f"one app is served, not {len(names)}: {' '.join(names)}")
+        self.given.extend(("app", name) for name in names)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse; what is wrong is one message and exit status 1.
+
+        :raises SystemExit: something is wrong.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            _fail(f"{error}\nTry deferpost --help.")
+
+    def postOptions(self) -> None:
+        """Read the settings from every source."""
+        path = self["config"] or os.environ.get("DEFERPOST_CONFIG")
+        text = None if path is None else _read(path)
+        try:
+            self.settings = load_settings(
+                toml_text=text,
+                toml_name=path or "deferpost.toml",
+                environ=os.environ,
+                flags=self.given,
+            )
+        except ConfigurationError as error:
+            count = len(error.problems)
+            _fail(
+                f"the configuration has {count} problem{'s' if count > 1 else ''}:\n  "
+                + "\n  ".join(error.problems)
+            )
+        if self["print-config"]:
+            sys.stdout.write(dump_toml(self.settings))
+            raise SystemExit(0)
+        if self["check-config"]:
+            if self.settings.app is not None:
+                _build(self.settings, own_signals=False)
+            print("deferpost: the configuration is correct")
+            raise SystemExit(0)
+
+
+def _take(flag: Flag) -> Callable[[Options, str], None]:
+    def take(options: Options, value: str) -> None:
+        options.given.append((flag.name, value))
+
+    default = f" [default: {flag.default}]" if flag.default else ""
+    take.__doc__ = f"{flag.help}{default}"
+    return take
+
+
+for _flag in FLAGS:
+    if _flag.name != "app":  # which is the argument
+        setattr(Options, f"opt_{_flag.name.replace('-', '_')}", _take(_flag))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        _fail(f"cannot read the configuration {path}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        _fail(f"the configuration {path} is not UTF-8: byte {error.start} is wrong")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"deferpost: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _build(settings: Settings, *, own_signals: bool) -> Any:
+    """The service, or one message and exit status 1."""
+    from twisted.internet import reactor
+
+    from deferpost.loading import load_app
+    from deferpost.service import DaemonService
+
+    if settings.app is None:
+        _fail("no app is named; give one as module:app, such as examples.documents:app")
+    try:
+        app = load_app(settings.app)
+        return DaemonService(app, settings, reactor, own_signals=own_signals)
+    except DeclarationError as error:
+        _fail(f"{error}\n{error.traceback}" if error.traceback else str(error))
+    except ValueError as error:  # of an endpoint's description
+        _fail(f"listen: {error}")
+
+
+def makeService(options: Options) -> IService:
+    """The service of the daemon, for twistd.
+
+    :param options: the parsed options.
+    """
+    service: IService = _build(options.settings, own_signals=True)
+    return service
+
+
+def main() -> None:
+    """The ``deferpost`` command: the same daemon, in the foreground."""
+    from twisted.scripts import twistd
+
+    Options().parseOptions(sys.argv[1:])  # so that errors speak of this command
+    sys.argv[1:] = ["--nodaemon", "--pidfile=", "deferpost", *sys.argv[1:]]
+    twistd.run()

@@ -1,0 +1,178 @@
+"""One request and its response: from a submitted job to the last byte, or to a client that left.
+
+Ends in exactly one of the two.  For the reactor thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from deferpost.bodies import PIECE_BYTES, BodyWriter
+from deferpost.errors import HandlerFailed, HTTPError, WorkerLost
+from deferpost.jobs import Job
+from deferpost.model import Answer, OnDisconnect, Reason
+from deferpost.web.problems import problem_of
+from deferpost.web.respond import respond_problem, set_common
+
+__all__ = ["Exchange", "OpenExchanges", "log_failure"]
+
+_log = Logger(namespace="deferpost.web")
+
+
+class OpenExchanges:
+    """The exchanges that have not ended, so that a service that stops can wait for them."""
+
+    def __init__(self) -> None:
+        self._open: set[Exchange] = set()
+        self._waiting: list[Deferred[None]] = []
+
+    def add(self, exchange: Exchange) -> None:
+        """It has begun."""
+        self._open.add(exchange)
+
+    def discard(self, exchange: Exchange) -> None:
+        """It has ended."""
+        self._open.discard(exchange)
+        if not self._open and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for closed in waiting:
+                closed.callback(None)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def closed(self) -> Deferred[None]:
+        """A Deferred that fires when none is open."""
+        closed: Deferred[None] = Deferred()
+        if self._open:
+            self._waiting.append(closed)
+        else:
+            closed.callback(None)
+        return closed
+
+
+class Exchange:
+    """A request whose job was submitted.
+
+    :param request: the request, of which nothing has been written.
+    :param job: its job.
+    :param on_disconnect: what becomes of the job when the client leaves.
+    :param now: the monotonic clock, in seconds.
+    :param open_exchanges: where this counts until it ends.
+    """
+
+    __slots__ = ("_job", "_left", "_now", "_on_disconnect", "_open", "_request", "_writer")
+
+    def __init__(
+        self,
+        request: Any,
+        job: Job,
+        on_disconnect: OnDisconnect,
+        now: Callable[[], float],
+        open_exchanges: OpenExchanges,
+    ) -> None:
+        self._request = request
+        self._job = job
+        self._on_disconnect = on_disconnect
+        self._now = now
+        self._open = open_exchanges
+        self._left = False
+        self._writer: BodyWriter | None = None
+
+    def begin(self, answer: Deferred[Answer]) -> None:
+        """Watch the client and wait for the answer."""
+        self._open.add(self)
+        self._request.notifyFinish().addCallbacks(self._finished, self._client_left)
+        answer.addCallbacks(self._answered, self._failed)
+        answer.addErrback(self._defect)
+
+    def _finished(self, _: object) -> None:
+        self._open.discard(self)
+
+    def _client_left(self, _: Failure) -> None:
+        """The connection is gone: remove or cancel the job, or let it finish unread."""
+        self._left = True
+        self._open.discard(self)
+        finish = self._on_disconnect is OnDisconnect.FINISH
+        if self._writer is not None:
+            self._writer.stop(finish=finish)
+        elif not finish:
+            self._job.cancel(Reason.CLIENT_DISCONNECTED)
+
+    def _common(self) -> None:
+        job = self._job
+        run = job.run_seconds
+        if job.ended is None and job.started is not None:
+            run = self._now() - job.started
+        set_common(self._request, job.head.id, job.queue_seconds, run)
+
+    def _answered(self, answer: Answer) -> None:
+        if self._left:
+            if answer.length is None:
+                answer.body.discard()  # it is only still here because it is to finish
+            else:
+                answer.close()
+            return
+        request = self._request
+        self._common()
+        request.setResponseCode(answer.status)
+        headers = request.responseHeaders
+        for name, value in answer.headers:
+            headers.addRawHeader(name, value)
+        length = answer.length
+        if length is not None and answer.status not in (204, 304):
+            headers.setRawHeaders(b"Content-Length", [b"%d" % length])
+        body = answer.body
+        if type(body) is bytes and len(body) <= PIECE_BYTES:
+            if body:
+                request.write(body)
+            request.finish()
+        else:
+            self._writer = BodyWriter(request, answer, request.finish, self._broken)
+            self._writer.start()
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        log_failure(error, self._job)
+        if not self._left:
+            if isinstance(error, CancelledError):
+                error = HTTPError(503, "The work was canceled.", extensions={"reason": "requested"})
+            self._common()
+            respond_problem(self._request, problem_of(error), self._job.head.id)
+
+    def _broken(self, error: Exception) -> None:
+        """The body broke off: the only honest sign is a connection that ends before it."""
+        log_failure(error, self._job)
+        _log.warn(
+            "[{job}] {route}: the reply broke off: {error}",
+            job=self._job.head.id,
+            route=self._job.head.route,
+            error=str(error) or type(error).__name__,
+        )
+        self._request.loseConnection()
+
+    def _defect(self, failure: Failure) -> None:
+        """An error of our own: never a silent hang for the client."""
+        _log.failure("[{job}] could not be answered", failure=failure, job=self._job.head.id)
+        if not self._left:
+            self._request.loseConnection()
+
+
+def log_failure(error: BaseException, job: Job) -> None:
+    """Log what the handler's author or the operator has to know; clients' errors are theirs."""
+    if isinstance(error, HandlerFailed):
+        _log.error(
+            "[{job}] {route} failed:\n{traceback}",
+            job=job.head.id,
+            route=job.head.route,
+            traceback=error.traceback,
+        )
+    elif isinstance(error, WorkerLost):
+        _log.error("[{job}] {route}: {error}", job=job.head.id, route=job.head.route, error=error)
+    elif not isinstance(error, (HTTPError, CancelledError)):
+        _log.info("[{job}] {route}: {error}", job=job.head.id, route=job.head.route, error=error)

@@ -1,0 +1,135 @@
+"""The daemon's site: bounds on bodies, an access log, and connections that can be closed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from deferpost.bodies import SpooledBody
+
+__all__ = ["CLIENT_LEFT", "DaemonRequest", "DaemonSite", "access_line"]
+
+_log = Logger(namespace="deferpost.access")
+
+#: What the access log says of a request whose client left before its response.
+CLIENT_LEFT = 499
+
+_UNPRINTABLE = re.compile(rb"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
+
+
+def _quoted(value: bytes) -> str:
+    """Bytes of a client for a quoted place of the log: one line, no quote, no control."""
+    return _UNPRINTABLE.sub(lambda found: b"\\x%02x" % found[0][0], value).decode("ascii")
+
+
+def access_line(request: Any, status: int) -> str:
+    """A request as a line: the common format, then id and times.
+
+    :param request: the request, as far as it came.
+    :param status: the status of its response, or :data:`CLIENT_LEFT`.
+    """
+    job = getattr(request, "deferpost_job", None)
+    ids = request.responseHeaders.getRawHeaders(b"X-Request-ID")
+    id = job.head.id.encode("ascii") if job is not None else (ids or [b"-"])[0]
+    queue, run = (job.queue_seconds, job.run_seconds) if job is not None else (0.0, 0.0)
+    agent = request.requestHeaders.getRawHeaders(b"user-agent") or [b"-"]
+    host = getattr(request.client, "host", None) or "-"
+    return (
+        f'{host} "{_quoted(request.method)} {_quoted(request.uri)} '
+        f'{_quoted(request.clientproto)}" {status} {request.sentLength} '
+        f'"{_quoted(agent[0])}" id={_quoted(id)} queue={queue:.6f} run={run:.6f}'
+    )
+
+
+class DaemonRequest(Request):
+    """A request that is in the access log however it ends."""
+
+    def connectionLost(self, reason: Any) -> None:
+        """The client left before the response was written."""
+        factory = getattr(self.channel, "factory", None)
+        super().connectionLost(reason)  # first, so that the job knows
+        if factory is not None and not self.finished:
+            factory.log_left(self)
+
+
+class DaemonSite(Site):
+    """The site of the daemon.
+
+    :param resource: the root.
+    :param body_memory: bytes of a body that are kept in memory.
+    :param largest_body: bytes of a body that are kept at all.
+    :param directory: where larger bodies are kept; None for the system's choice.
+    :param access_log: whether each request is logged.
+    """
+
+    def __init__(
+        self,
+        resource: IResource,
+        *,
+        body_memory: int,
+        largest_body: int,
+        directory: str | None,
+        access_log: bool,
+    ) -> None:
+        # Forms are read in the workers; here it would be done on the reactor thread.
+        super().__init__(resource, requestFactory=DaemonRequest, parsePOSTFormSubmission=False)
+        self.displayTracebacks = False
+        self._body_memory = body_memory
+        self._largest_body = largest_body
+        self._directory = directory
+        self._access_log = access_log
+        self._channels: set[Any] = set()
+        self._closed: Deferred[None] | None = None
+
+    def getContentFile(self, length: int | None) -> Any:
+        """Where the body of a request goes; called by Twisted when the headers are in."""
+        return SpooledBody(self._body_memory, self._largest_body, self._directory)
+
+    def log(self, request: Any) -> None:
+        """Log a request that was answered; called by Twisted."""
+        if self._access_log:
+            _log.info("{line}", line=access_line(request, request.code))
+
+    def log_left(self, request: Any) -> None:
+        """Log a request whose client left."""
+        if self._access_log:
+            _log.info("{line}", line=access_line(request, CLIENT_LEFT))
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """A channel for a connection; it is remembered until its end."""
+        channel = super().buildProtocol(addr)
+        lost = channel.connectionLost
+
+        def connection_lost(reason: Any) -> None:
+            self._channels.discard(channel)
+            lost(reason)
+            self._fire_if_closed()
+
+        channel.connectionLost = connection_lost
+        self._channels.add(channel)
+        return channel
+
+    def close_connections(self) -> Deferred[None]:
+        """Close every connection when what was written to it has left.
+
+        :returns: a Deferred that fires when none is left.
+        """
+        self._closed = closed = Deferred()
+        for channel in list(self._channels):
+            channel.loseConnection()
+        self._fire_if_closed()
+        return closed
+
+    def abort_connections(self) -> None:
+        """Close every connection now."""
+        for channel in list(self._channels):
+            channel.abortConnection()
+
+    def _fire_if_closed(self) -> None:
+        if self._closed is not None and not self._channels and not self._closed.called:
+            self._closed.callback(None)

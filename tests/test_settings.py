@@ -1,0 +1,855 @@
+"""Reading and writing the daemon's settings, and the units in them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from deferpost.errors import ConfigurationError
+from deferpost.settings import (
+    FLAGS,
+    KEYS,
+    KINDS,
+    PoolKind,
+    PoolSettings,
+    PoolSize,
+    Settings,
+    default_pool,
+    dump_toml,
+    load_settings,
+    resolve_size,
+)
+from deferpost.tomlplaces import MAX_LINES
+from deferpost.units import format_duration, format_size, parse_duration, parse_size, shown
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "etc" / "deferpost.toml"
+
+
+def load(
+    toml: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Sequence[tuple[str, str]] = (),
+) -> Settings:
+    return load_settings(toml_text=toml, environ=environ or {}, flags=flags)
+
+
+def problems(
+    toml: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Sequence[tuple[str, str]] = (),
+) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(toml, environ, flags)
+    return list(caught.value.problems)
+
+
+def problem(
+    toml: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Sequence[tuple[str, str]] = (),
+) -> str:
+    (only,) = problems(toml, environ, flags)
+    return only
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("30s", 30),
+        ("5m", 300),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("1m30s", 90),
+        ("1d2h3m4s5ms", 93784.005),
+        ("1.5h", 5400),
+        ("1m 30s", 90),
+        ("30 s", 30),
+        (" 30 ", 30),
+        ("0.5", 0.5),
+        (0, 0),
+        (7, 7),
+        (0.1, 0.1),
+    ],
+)
+def test_durations_are_read(value: object, seconds: float) -> None:
+    """A duration is a number of seconds or a text with units."""
+    result = parse_duration(value)
+    assert result == seconds
+    assert type(result) is float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "soon",
+        "5M",
+        "5 m m",
+        "30s1m",
+        "-1s",
+        "-1",
+        "nan",
+        "1e3",
+        "1_0",
+        "٣s",
+        pytest.param("9" * 399, id="not-finite"),
+        pytest.param("9" * 5000, id="too-long"),
+        -1,
+        -0.5,
+        float("nan"),
+        float("inf"),
+        pytest.param(10**400, id="no-float"),
+        True,
+        None,
+        [30],
+        b"30s",
+    ],
+)
+def test_what_is_no_duration_is_refused(value: object) -> None:
+    """Anything else raises one line that shows good examples."""
+    with pytest.raises(ValueError, match=r'^.* is not a duration: .*"30s".*"1m30s".*$') as caught:
+        parse_duration(value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.25, "250ms"),
+        (0.0005, "0.5ms"),
+        (1.5, "1.5s"),
+        (90, "1m30s"),
+        (90.1, "1m30.1s"),
+        (300, "5m"),
+        (3600, "1h"),
+        (129600, "1d12h"),
+    ],
+)
+def test_durations_are_written_in_the_largest_units(seconds: float, text: str) -> None:
+    """A duration is written as a person would."""
+    assert format_duration(seconds) == text
+
+
+@given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
+@example(5e-324)
+@example(1.7976931348623157e308)
+@example(-0.0)
+def test_every_duration_reads_back_exactly(seconds: float) -> None:
+    """Writing and reading a duration gives the same number, to the last bit."""
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("4MB", 4_000_000),
+        ("64KiB", 65_536),
+        ("1kB", 1000),
+        ("1KB", 1000),
+        ("2GB", 2 * 10**9),
+        ("2TB", 2 * 10**12),
+        ("1MiB", 2**20),
+        ("1GiB", 2**30),
+        ("1TiB", 2**40),
+        ("1.5KiB", 1536),
+        ("7B", 7),
+        (" 4 MB ", 4_000_000),
+        ("4096", 4096),
+        (0, 0),
+        (4096, 4096),
+        (1e6, 1_000_000),
+    ],
+)
+def test_sizes_are_read(value: object, size: int) -> None:
+    """A size is a number of bytes or a text with a unit."""
+    result = parse_size(value)
+    assert result == size
+    assert type(result) is int
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "big",
+        "4mb",
+        "4XB",
+        "MB",
+        "-1",
+        "0.1KiB",
+        "1e3",
+        pytest.param("9" * 401, id="too-long"),
+        -1,
+        0.5,
+        float("nan"),
+        float("inf"),
+        False,
+        None,
+        {},
+    ],
+)
+def test_what_is_no_size_is_refused(value: object) -> None:
+    """Anything else raises one line that shows good examples."""
+    with pytest.raises(ValueError, match=r'^.* is not a size: .*"4MB".*"64KiB".*$') as caught:
+        parse_size(value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0B"),
+        (999, "999B"),
+        (1000, "1kB"),
+        (1500, "1500B"),
+        (4_000_000, "4MB"),
+        (16 * 2**20, "16MiB"),
+        (2**40, "1TiB"),
+    ],
+)
+def test_sizes_are_written_briefly(size: int, text: str) -> None:
+    """A size is written with the unit that makes it short, and never rounded."""
+    assert format_size(size) == text
+
+
+@given(
+    st.integers(min_value=0)
+    | st.builds(
+        lambda base, power, count: count * base**power,
+        st.sampled_from([1000, 1024]),
+        st.integers(0, 5),
+        st.integers(0, 5000),
+    )
+)
+def test_every_size_reads_back_exactly(size: int) -> None:
+    """Writing and reading a size gives the same number."""
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        ("a\nb", r"'a\nb'"),
+        ("x" * 100, "'" + "x" * 58 + "…"),
+        ([int("f" * 5000, 16)], "the given value"),
+    ],
+)
+def test_values_are_shown_on_one_short_line(value: object, text: str) -> None:
+    """An error message shows what was given without being flooded by it."""
+    assert shown(value) == text
+
+
+def test_without_sources_the_defaults_hold() -> None:
+    """Nothing has to be configured."""
+    settings = load()
+    assert settings == Settings()
+    assert settings.listen == ("tcp:8080:interface=127.0.0.1",)
+    assert (settings.max_body, settings.body_memory) == (16 * 1024**2, 64 * 1024)
+    assert (settings.timeout, settings.grace, settings.access_log) == (300, 30, True)
+    assert (settings.app, settings.temporary_directory) == (None, None)
+    assert settings.pools == {
+        "thread": PoolSettings(kind="thread", size="auto", max_waiting=1000, kill_grace=5),
+        "process": PoolSettings(kind="process", size="auto", max_waiting=1000, kill_grace=5),
+    }
+
+
+def test_settings_cannot_be_changed() -> None:
+    """Neither the settings nor their pools are open to assignment."""
+    settings = load()
+    with pytest.raises(AttributeError):
+        settings.timeout = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        settings.pools["more"] = default_pool("thread")  # type: ignore[index]
+
+
+def test_a_file_sets_every_key() -> None:
+    """All keys can be written in the TOML file."""
+    settings = load(
+        """
+        app = "examples.documents:app"
+        listen = ["tcp:80", "tcp6:80"]
+        max_body = "4MB"
+        body_memory = 0
+        temporary_directory = "/var/tmp"
+        timeout = 0.5
+        grace = "1m"
+        access_log = false
+        [pools.process]
+        size = 2
+        max_waiting = 0
+        kill_grace = "500ms"
+        [pools.heavy-work]
+        kind = "process"
+        size = "auto"
+        [pools.reactor]
+        """
+    )
+    process = PoolSettings(kind="process", size=2, max_waiting=0, kill_grace=0.5)
+    assert settings == Settings(
+        app="examples.documents:app",
+        listen=("tcp:80", "tcp6:80"),
+        max_body=4_000_000,
+        body_memory=0,
+        temporary_directory="/var/tmp",
+        timeout=0.5,
+        grace=60.0,
+        access_log=False,
+        pools={
+            "thread": default_pool("thread"),
+            "process": process,
+            "heavy-work": default_pool("process"),
+            "reactor": default_pool("reactor"),
+        },
+    )
+
+
+def test_the_environment_sets_every_key() -> None:
+    """All keys can be set by environment variables, endpoints with spaces between."""
+    settings = load(
+        environ={
+            "DEFERPOST_APP": "a.b:c.d",
+            "DEFERPOST_LISTEN": "tcp:80  tcp6:80",
+            "DEFERPOST_MAX_BODY": "4MB",
+            "DEFERPOST_BODY_MEMORY": "4096",
+            "DEFERPOST_TEMPORARY_DIRECTORY": "/tmp/with space",
+            "DEFERPOST_TIMEOUT": "90",
+            "DEFERPOST_GRACE": "0",
+            "DEFERPOST_ACCESS_LOG": "off",
+            "DEFERPOST_POOLS_THREAD_SIZE": "8",
+            "DEFERPOST_POOLS_PROCESS_SIZE": "auto",
+            "DEFERPOST_POOLS_PROCESS_MAX_WAITING": " 10 ",
+            "DEFERPOST_POOLS_PROCESS_KILL_GRACE": "1h",
+            "HOME": "/root",
+        }
+    )
+    assert settings == Settings(
+        app="a.b:c.d",
+        listen=("tcp:80", "tcp6:80"),
+        max_body=4_000_000,
+        body_memory=4096,
+        temporary_directory="/tmp/with space",
+        timeout=90.0,
+        grace=0.0,
+        access_log=False,
+        pools={
+            "thread": PoolSettings(kind="thread", size=8),
+            "process": PoolSettings(kind="process", max_waiting=10, kill_grace=3600.0),
+        },
+    )
+
+
+def test_options_set_every_key() -> None:
+    """All keys of the top level and of the usual pools have options."""
+    settings = load(
+        flags=[
+            ("app", "m:a"),
+            ("listen", "tcp:80"),
+            ("listen", "unix:/run/my socket"),
+            ("max-body", "1GiB"),
+            ("body-memory", "0B"),
+            ("temporary-directory", "/t"),
+            ("timeout", "1d"),
+            ("grace", "1d"),
+            ("access-log", "no"),
+            ("thread-size", "4"),
+            ("thread-max-waiting", "10"),
+            ("process-size", "2"),
+            ("process-max-waiting", "20"),
+            ("process-kill-grace", "0"),
+            ("reactor-size", "auto"),
+            ("reactor-max-waiting", "30"),
+        ]
+    )
+    assert settings == Settings(
+        app="m:a",
+        listen=("tcp:80", "unix:/run/my socket"),
+        max_body=2**30,
+        body_memory=0,
+        temporary_directory="/t",
+        timeout=86_400.0,
+        grace=86_400.0,
+        access_log=False,
+        pools={
+            "thread": PoolSettings(kind="thread", size=4, max_waiting=10),
+            "process": PoolSettings(kind="process", size=2, max_waiting=20, kill_grace=0.0),
+            "reactor": PoolSettings(kind="reactor", size="auto", max_waiting=30),
+        },
+    )
+
+
+def test_later_sources_win_key_by_key() -> None:
+    """Options go before the environment, that before the file, and that before the defaults."""
+    settings = load(
+        'timeout = 1\ngrace = 1\nmax_body = 1\nlisten = ["tcp:1"]\npools.thread.size = 1\n'
+        "pools.thread.max_waiting = 1",
+        {"DEFERPOST_TIMEOUT": "2", "DEFERPOST_GRACE": "2", "DEFERPOST_POOLS_THREAD_SIZE": "2"},
+        [("timeout", "3"), ("listen", "tcp:3"), ("timeout", "4")],
+    )
+    assert (settings.timeout, settings.grace, settings.max_body) == (4, 2, 1)
+    assert settings.listen == ("tcp:3",)
+    assert settings.pools["thread"] == PoolSettings(kind="thread", size=2, max_waiting=1)
+    assert settings.body_memory == Settings().body_memory
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[(word, True) for word in ("true", "yes", "on", "1", "YES", " True ")],
+        *[(word, False) for word in ("false", "no", "off", "0", "Off")],
+    ],
+)
+def test_yes_and_no_have_many_words(text: str, value: bool) -> None:
+    """The usual words for true and false are understood in options and the environment."""
+    assert load(flags=[("access-log", text)]).access_log is value
+    assert load(environ={"DEFERPOST_ACCESS_LOG": text}).access_log is value
+
+
+def test_an_empty_text_takes_a_path_or_app_back() -> None:
+    """An app or directory that a lower source sets can be taken back."""
+    settings = load(
+        'app = "m:a"\ntemporary_directory = "/t"',
+        {"DEFERPOST_APP": ""},
+        [("temporary-directory", "")],
+    )
+    assert (settings.app, settings.temporary_directory) == (None, None)
+
+
+def test_the_variable_for_the_file_is_left_alone() -> None:
+    """DEFERPOST_CONFIG is not a setting and no problem."""
+    assert load(environ={"DEFERPOST_CONFIG": "/etc/deferpost.toml"}) == Settings()
+
+
+def test_the_environment_finds_a_pool_of_the_file_by_its_name() -> None:
+    """A dash in a pool's name is an underscore in the environment."""
+    settings = load(
+        '[pools.heavy-work]\nkind = "process"', {"DEFERPOST_POOLS_HEAVY_WORK_SIZE": "3"}
+    )
+    assert settings.pools["heavy-work"] == PoolSettings(kind="process", size=3)
+    assert "heavy_work" not in settings.pools
+
+
+def test_the_environment_can_add_a_pool_with_a_kind() -> None:
+    """A pool that only the environment knows needs a kind, and then is one."""
+    environ = {"DEFERPOST_POOLS_MAX_SIZE_KIND": "reactor", "DEFERPOST_POOLS_MAX_SIZE_SIZE": "2000"}
+    assert load(environ=environ).pools["max_size"] == PoolSettings(kind="reactor", size=2000)
+    assert problem(environ={"DEFERPOST_POOLS_THREDA_MAX_WAITING": "4"}) == (
+        "environment DEFERPOST_POOLS_THREDA_MAX_WAITING: the pool 'threda' needs a kind: "
+        '"thread", "process" or "reactor"; did you mean thread?'
+    )
+
+
+def test_a_variable_that_fits_two_pools_is_refused() -> None:
+    """Names that differ by dash and underscore only cannot be told apart in the environment."""
+    toml = '[pools.a-b]\nkind = "thread"\n[pools.a_b]\nkind = "thread"'
+    assert problem(toml, {"DEFERPOST_POOLS_A_B_SIZE": "1"}) == (
+        "environment DEFERPOST_POOLS_A_B_SIZE: could mean each of pools.a-b.size and pools.a_b.size"
+    )
+
+
+def test_a_pool_of_ones_own_needs_a_kind() -> None:
+    """A pool whose name is no kind has to say its kind, and near names are suggested."""
+    toml = '[pools.heavy]\nkind = "thread"\n[pools.haevy]\nsize = 4'
+    assert problem(toml) == (
+        "deferpost.toml:3: pools.haevy: the pool 'haevy' needs a kind: "
+        '"thread", "process" or "reactor"; did you mean heavy?'
+    )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_pool_named_like_a_kind_is_of_that_kind(name: PoolKind) -> None:
+    """The name settles the kind, and saying another one is a mistake."""
+    assert load(f'[pools.{name}]\nkind = "{name}"').pools[name] == default_pool(name)
+    other = next(kind for kind in KINDS if kind != name)
+    assert problem(f'[pools.{name}]\nkind = "{other}"') == (
+        f"deferpost.toml:2: pools.{name}.kind: '{other}' is not \"{name}\""
+    )
+
+
+def test_an_unknown_kind_is_refused_beside_the_other_values() -> None:
+    """With a wrong kind, the other keys are still checked, as generously as any kind does."""
+    toml = '[pools.x]\nkind = "cluster"\nsize = 100001\nmax_waiting = 1\n[pools.y]\nsize = 100000'
+    assert problems(toml) == [
+        'deferpost.toml:2: pools.x.kind: \'cluster\' is not "thread", "process" or "reactor"',
+        'deferpost.toml:3: pools.x.size: 100001 is not a whole number from 1 to 100000 or "auto"',
+        'deferpost.toml:5: pools.y: the pool \'y\' needs a kind: "thread", "process" or "reactor"',
+    ]
+
+
+def test_a_key_of_another_kind_is_refused() -> None:
+    """The time before a kill is for processes, since nothing else can be killed."""
+    assert problem("[pools.thread]\nkill_grace = 1") == (
+        "deferpost.toml:2: pools.thread.kill_grace: "
+        'kill_grace is for pools of kind "process", this one is "thread"'
+    )
+
+
+def test_reactor_pools_may_be_larger() -> None:
+    """How many run at once depends on the kind."""
+    assert load("pools.reactor.size = 100000").pools["reactor"].size == 100_000
+    assert "from 1 to 100000" in problem("pools.reactor.size = 100001")
+    assert "from 1 to 1024" in problem("pools.thread.size = 1025")
+
+
+@pytest.mark.parametrize("name", ["Heavy", "1st", "-x", '""', '"a b"', '"a.b"', '"x\\n"'])
+def test_pool_names_are_plain(name: str) -> None:
+    """A pool's name is made of small letters, digits, dash and underscore."""
+    only = problem(f'[pools.{name}]\nkind = "thread"')
+    assert "a pool's name is a letter from a to z" in only
+    assert len(only.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "cpus", "resolved"),
+    [
+        (7, "process", 4, 7),
+        ("auto", "process", 4, 4),
+        ("auto", "thread", 4, 8),
+        ("auto", "thread", 64, 32),
+        ("auto", "reactor", 4, 1000),
+    ],
+)
+def test_auto_follows_the_machine(size: PoolSize, kind: PoolKind, cpus: int, resolved: int) -> None:
+    """A size of auto becomes a number that suits the kind of pool and the CPUs."""
+    assert resolve_size(size, kind, cpus) == resolved
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("app = 1", '1 is not an app as "module:attribute", or "" for none'),
+        ('app = "module"', "'module' is not an app"),
+        ('app = "a b:c"', "'a b:c' is not an app"),
+        ('listen = "tcp:80"', "'tcp:80' is not a list of one or more endpoint strings"),
+        ("listen = []", "[] is not a list"),
+        ("listen = [80]", "[80] is not a list"),
+        ('listen = ["tcp:80", " "]', "['tcp:80', ' '] is not a list"),
+        (
+            "max_body = '2TiB'",
+            '\'2TiB\' is not a size from 0B to 1TiB, such as "4MB" or "64KiB"',
+        ),
+        ("max_body = true", "true is not a size"),
+        ("max_body = 2020-01-01", "datetime.date(2020, 1, 1) is not a size"),
+        ("body_memory = '65MiB'", "'65MiB' is not a size from 0B to 64MiB"),
+        ("temporary_directory = 1", "1 is not the path of a directory"),
+        ('temporary_directory = "\\u0000"', "is not the path of a directory"),
+        (
+            "timeout = 0",
+            '0 is not a duration above 0s and up to 30d, such as "30s" or "1m30s"',
+        ),
+        ("timeout = '31d'", "'31d' is not a duration"),
+        ("timeout = nan", "nan is not a duration"),
+        ("grace = '25h'", "'25h' is not a duration from 0s to 1d"),
+        ("access_log = 'yes'", "'yes' is not true or false"),
+        ("access_log = 1", "1 is not true or false"),
+        ("pools = 1", "1 is not a table of pools, such as [pools.thread]"),
+        ("pools.x = 1", "1 is not a table, such as [pools.thread]"),
+        ("pools.thread.size = 0", '0 is not a whole number from 1 to 1024 or "auto"'),
+        ("pools.thread.size = '2'", "'2' is not a whole number"),
+        ("pools.thread.size = true", "true is not a whole number"),
+        ("pools.thread.max_waiting = 'auto'", "'auto' is not a whole number from 0 to 1000000"),
+        ("pools.process.kill_grace = '2h'", "'2h' is not a duration from 0s to 1h"),
+        ("maxbody = 1", "unknown key; did you mean max_body?"),
+        ("pool = 1", "unknown key; did you mean pools?"),
+        ("zzz = 1", "unknown key"),
+        ("pools.thread.max_wait = 1", "unknown key; did you mean max_waiting?"),
+        ("pools.thread.timeout = 1", "not a key of a pool; it belongs above the first [table]"),
+    ],
+)
+def test_the_file_is_checked(toml: str, message: str) -> None:
+    """A wrong value or key of the file is reported with its line, its key and what is expected."""
+    key = toml.partition(" =")[0]
+    only = problem("# comment\n\n" + toml)
+    assert only.startswith(f"deferpost.toml:3: {key}: ")
+    assert message in only
+    assert len(only.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("TIMEOUT", "soon", "'soon' is not a duration above 0s and up to 30d"),
+        ("LISTEN", " ", "[] is not a list of one or more endpoint strings"),
+        ("ACCESS_LOG", "maybe", "'maybe' is not true or false"),
+        ("POOLS_THREAD_SIZE", "-1", "'-1' is not a whole number from 1 to 1024"),
+        ("POOLS_THREAD_SIZE", "9" * 99, "9… is not a whole number from 1 to 1024"),
+        ("TIMEUOT", "1", "unknown variable; did you mean DEFERPOST_TIMEOUT?"),
+        ("timeout", "1", "unknown variable; did you mean DEFERPOST_TIMEOUT?"),
+        ("POOLS_THREAD_SIZES", "1", "unknown variable; did you mean DEFERPOST_POOLS_THREAD_SIZE?"),
+        ("POOLS__SIZE", "1", "unknown variable"),
+        ("POOLS_THREAD", "1", "unknown variable"),
+    ],
+)
+def test_the_environment_is_checked(variable: str, text: str, message: str) -> None:
+    """A wrong value or name in the environment is reported with the variable's name."""
+    only = problem(environ={f"DEFERPOST_{variable}": text})
+    assert only.startswith(f"environment DEFERPOST_{variable}: ")
+    assert message in only
+
+
+def test_a_strange_variable_is_reported_on_one_line() -> None:
+    """A name with control characters does not break the report."""
+    assert problem(environ={"DEFERPOST_\n": ""}) == r"environment 'DEFERPOST_\n': unknown variable"
+
+
+def test_options_are_checked() -> None:
+    """A wrong option is reported with its name, each time that it is given."""
+    assert problems(
+        flags=[
+            ("timeout", "-1"),
+            ("timeout", "nan"),
+            ("timeuot", "1"),
+            ("zzz", "1"),
+            ("listen", ""),
+        ]
+    ) == [
+        "option --listen: [''] is not a list of one or more endpoint strings, "
+        'such as ["tcp:8080"]',
+        "option --timeout: '-1' is not a duration above 0s and up to 30d, "
+        'such as "30s" or "1m30s"',
+        "option --timeout: 'nan' is not a duration above 0s and up to 30d, "
+        'such as "30s" or "1m30s"',
+        "option --timeuot: unknown option; did you mean --timeout?",
+        "option --zzz: unknown option",
+    ]
+
+
+def test_all_problems_of_all_sources_come_at_once() -> None:
+    """The operator sees everything that is wrong, file first, by line."""
+    found = problems(
+        'timeout = 0\n[pools.thread]\nsize = 0\n[pools.process]\nkind = "thread"\n[more]\n',
+        {"DEFERPOST_GRACE": "x", "DEFERPOST_BODY_MEMORY": "x"},
+        [("max-body", "x"), ("thread-size", "x")],
+    )
+    assert [line.split(": ")[0] for line in found] == [
+        "deferpost.toml:1",
+        "deferpost.toml:3",
+        "deferpost.toml:5",
+        "deferpost.toml:6",
+        "environment DEFERPOST_BODY_MEMORY",
+        "environment DEFERPOST_GRACE",
+        "option --max-body",
+        "option --thread-size",
+    ]
+
+
+def test_a_wrong_value_counts_even_if_a_later_source_overrides_it() -> None:
+    """What a higher source hides is reported all the same."""
+    assert problem("timeout = 0", flags=[("timeout", "1s")]).startswith("deferpost.toml:1: timeout")
+
+
+def test_keys_are_shown_as_toml_writes_them() -> None:
+    """A key with odd characters is quoted, on one line."""
+    assert problem('[pools.thread]\n"a b\\n" = 1') == (
+        r"deferpost.toml:2: pools.thread.'a b\n': unknown key"
+    )
+
+
+def test_a_file_too_long_for_line_numbers_is_reported_without() -> None:
+    """In an enormous file the key alone has to do."""
+    assert problem("\n" * MAX_LINES + "zzz = 1") == "deferpost.toml: zzz: unknown key"
+
+
+def test_a_file_that_is_no_toml_is_one_problem() -> None:
+    """A syntax error is reported with its place, beside the problems of other sources only."""
+    found = problems(
+        "zzz = 1\ntimeout =\n",
+        {"DEFERPOST_GRACE": "x", "DEFERPOST_POOLS_OF_THE_FILE_SIZE": "3"},
+    )
+    assert found == [
+        "deferpost.toml:2:10: Invalid value",
+        "environment DEFERPOST_GRACE: 'x' is not a duration from 0s to 1d, "
+        'such as "30s" or "1m30s"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('a = "', "(at end of document)"),
+        pytest.param(f"a = {'9' * 5000}", "4300 digits", id="number"),
+        pytest.param(f"a = {'[' * 100_000}", "nested too deeply", id="nesting"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_has_no_traceback(toml: str, message: str) -> None:
+    """Whatever the parser stumbles over becomes a problem of the file."""
+    only = problem(toml)
+    assert only.startswith("deferpost.toml: ")
+    assert message in only
+
+
+ANY_TEXT = st.text() | st.sampled_from(
+    ["1", "auto", "4MB", "30s", "yes", "thread", "m:a", "\ud800"]
+)
+ANY_NAME = st.sampled_from([flag.path for flag in FLAGS] + [("pools", "x-y", "kind"), ("zzz",)])
+ANY_TOML = st.sampled_from(
+    ["1", "-1", "nan", "true", "'auto'", "'5s'", "[[]]", "{a = {}}", "1979-05-27"]
+)
+
+
+@given(
+    st.dictionaries(ANY_NAME, ANY_TOML),
+    st.dictionaries(ANY_NAME.map("_".join) | st.text(), ANY_TEXT),
+    st.lists(st.tuples(st.sampled_from([flag.name for flag in FLAGS]) | st.text(), ANY_TEXT)),
+)
+def test_nothing_but_settings_or_problems_comes_out(
+    toml: dict[tuple[str, ...], str], environ: dict[str, str], flags: list[tuple[str, str]]
+) -> None:
+    """Whatever the sources say, it is taken or reported, in lines that start with their source."""
+    text = "\n".join(f"{'.'.join(path)} = {value}" for path, value in toml.items())
+    variables = {f"DEFERPOST_{name.upper().replace('-', '_')}": v for name, v in environ.items()}
+    try:
+        settings = load(text, variables, flags)
+    except ConfigurationError as error:
+        for line in error.problems:
+            assert re.match(r"deferpost\.toml:\d+: |environment |option ['\"]?--", line)
+            assert len(line.splitlines()) == 1
+            line.encode()
+    else:
+        assert load(dump_toml(settings)) == settings
+
+
+def test_the_file_is_called_by_its_name() -> None:
+    """Messages name the file that was read."""
+    with pytest.raises(ConfigurationError, match=r"^/etc/x\.toml:1: zzz: unknown key$"):
+        load_settings(toml_text="zzz = 1", toml_name="/etc/x.toml", environ={}, flags=[])
+
+
+def test_the_table_describes_exactly_the_settings() -> None:
+    """Each field has a row, and each row a field, for every kind of pool."""
+    fields = set(Settings.__struct_fields__) - {"pools"}
+    assert Counter(key.name for key in KEYS if not key.kinds) == Counter(fields)
+    assert {key.name for key in KEYS if key.kinds} == set(PoolSettings.__struct_fields__)
+    for kind in KINDS:
+        names = Counter(key.name for key in KEYS if kind in key.kinds)
+        assert set(names.values()) == {1}
+
+
+def test_every_option_reads_its_own_default() -> None:
+    """The default that the list of options shows, given as an option, changes nothing."""
+    for flag in FLAGS:
+        settings = load(flags=[(flag.name, flag.default)])
+        pools = {"reactor": default_pool("reactor")} if flag.path[1:2] == ("reactor",) else {}
+        assert settings == Settings(pools={**Settings().pools, **pools})
+
+
+def test_options_are_told_in_full() -> None:
+    """Each option has its own name, a metavar and a line of help."""
+    assert len({flag.name for flag in FLAGS}) == len(FLAGS)
+    for flag in FLAGS:
+        assert re.fullmatch("[a-z]+(-[a-z]+)*", flag.name)
+        assert flag.metavar
+        assert flag.help.endswith(".")
+    by_name = {flag.name: flag for flag in FLAGS}
+    assert by_name["process-size"].help == "Process pool: how many calls run at once."
+    assert [flag.name for flag in FLAGS if flag.repeated] == ["listen"]
+    assert "thread-kill-grace" not in by_name
+    assert "thread-kind" not in by_name
+
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+NAMES = st.from_regex("[a-z_]+", fullmatch=True).filter(str.isidentifier)
+DOTTED = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
+
+
+def pools_of(kind: PoolKind) -> st.SearchStrategy[PoolSettings]:
+    """All pools of a kind."""
+    fields: dict[str, st.SearchStrategy[Any]] = {
+        "size": st.just("auto") | st.integers(1, 100_000 if kind == "reactor" else 1024),
+        "max_waiting": st.integers(0, 1_000_000),
+    }
+    if kind == "process":
+        fields["kill_grace"] = st.floats(0, 3600)
+    return st.builds(PoolSettings, kind=st.just(kind), **fields)
+
+
+OWN_POOLS = st.dictionaries(
+    st.from_regex("[a-z][a-z0-9_-]*", fullmatch=True).filter(lambda name: name not in KINDS),
+    st.sampled_from(KINDS).flatmap(pools_of),
+    max_size=3,
+)
+USUAL_POOLS = st.fixed_dictionaries(
+    {"thread": pools_of("thread"), "process": pools_of("process")},
+    optional={"reactor": pools_of("reactor")},
+)
+ALL_SETTINGS = st.builds(
+    Settings,
+    app=st.none() | st.builds("{}:{}".format, DOTTED, DOTTED),
+    listen=st.lists(TEXTS.filter(str.strip), min_size=1).map(tuple),
+    max_body=st.integers(0, 2**40),
+    body_memory=st.integers(0, 64 * 2**20),
+    temporary_directory=st.none() | TEXTS.filter(bool),
+    timeout=st.floats(0, 30 * 86_400, exclude_min=True),
+    grace=st.floats(0, 86_400),
+    access_log=st.booleans(),
+    pools=st.builds(lambda usual, own: MappingProxyType({**usual, **own}), USUAL_POOLS, OWN_POOLS),
+)
+
+
+@given(ALL_SETTINGS)
+@example(Settings(temporary_directory='"\\\x7f\x1f\r\n\t\u2028€😀'))
+def test_printed_settings_read_back_equal(settings: Settings) -> None:
+    """What is printed is a file that has the very same effect."""
+    assert load(dump_toml(settings)) == settings
+
+
+def test_printed_settings_are_what_one_would_write() -> None:
+    """Units are used, and what is not set is empty."""
+    settings = msgspec.structs.replace(Settings(), listen=("tcp:80", "tcp6:80"), timeout=90.0)
+    assert dump_toml(settings) == (
+        'app = ""\n'
+        'listen = ["tcp:80", "tcp6:80"]\n'
+        'max_body = "16MiB"\n'
+        'body_memory = "64KiB"\n'
+        'temporary_directory = ""\n'
+        'timeout = "1m30s"\n'
+        'grace = "30s"\n'
+        "access_log = true\n"
+        "\n"
+        "[pools.thread]\n"
+        'kind = "thread"\n'
+        'size = "auto"\n'
+        "max_waiting = 1000\n"
+        "\n"
+        "[pools.process]\n"
+        'kind = "process"\n'
+        'size = "auto"\n'
+        "max_waiting = 1000\n"
+        'kill_grace = "5s"\n'
+    )
+
+
+def _uncommented() -> str:
+    return re.sub(r"^#(?=[^ \n])", "", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", [EXAMPLE.read_text("utf-8"), _uncommented()])
+def test_the_example_file_shows_the_defaults(text: str) -> None:
+    """The example file, as it is or with all keys active, says what holds anyway."""
+    expected = Settings(pools={**Settings().pools, "reactor": default_pool("reactor")})
+    assert load(text) == expected
+
+
+def test_the_example_file_has_every_key_once() -> None:
+    """Each key stands in the example file, in every pool that has it, with an explanation."""
+    document = tomllib.loads(_uncommented())  # which refuses a key that is there twice
+    pools = document.pop("pools")
+    assert set(document) == {key.name for key in KEYS if not key.kinds}
+    assert set(pools) == set(KINDS)
+    for kind, table in pools.items():
+        assert set(table) == {key.name for key in KEYS if kind in key.kinds}
+    before = re.findall(r"^(.*)\n#[^ \n]", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
+    assert len(before) == len(FLAGS) + len(KINDS)
+    assert all(line.startswith("# ") for line in before)
