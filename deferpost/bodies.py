@@ -68,13 +68,13 @@ class SpooledBody(io.RawIOBase):
 
     def _to_disk(self) -> None:
         assert isinstance(self._file, io.BytesIO)
-        file = tempfile.TemporaryFile(dir=self._directory, buffering=0)
+        file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 (kept until the body is taken)
         try:
             _write_all(file, self._file.getbuffer())
         except OSError:
             file.close()
             raise
-        self._file = file  # type: ignore[assignment]  # a raw file, of which no more is asked
+        self._file = file
         self._in_memory = False
 
     def _drop(self) -> None:
@@ -286,7 +286,7 @@ class BodyWriter:
         if not piece:
             raise OSError("the file of the reply is shorter than it was")
         self._left -= len(piece)
-        return piece
+        return bytes(piece)
 
     def _finish(self) -> None:
         self._over = True

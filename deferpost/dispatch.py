@@ -106,7 +106,7 @@ class Dispatcher:
     def _ended(self, job: Job, service_time: ServiceTime) -> None:
         self._jobs.pop(job.key, None)
         if job.state is State.SUCCEEDED:
-            service_time.add(job.run_seconds)
+            service_time.add(job.run_so_far(self._now()))
         elif job.state is not State.FAILED:
             _log.info(
                 "[{job}] {route} {state} ({reason}): {rung} after {queue:.3f} s in the queue and "
@@ -117,7 +117,7 @@ class Dispatcher:
                 reason=str(job.reason),
                 rung=str(job.rung),
                 queue=job.queue_seconds,
-                run=job.run_seconds,
+                run=job.run_so_far(self._now()),
             )
         if not self._jobs:
             waiting, self._drained = self._drained, []

@@ -2,8 +2,8 @@
 
 * The client: :class:`HTTPError` and what derives from it, :class:`BodyTooLarge`.
 * The author of a handler: :class:`DeclarationError`, :class:`HandlerFailed`.
-* The operator: :class:`ConfigurationError`, :class:`PoolFull`, :class:`PoolBroken`, :class:`ShuttingDown`,
-  :class:`WorkerLost`, :class:`DeadlineExceeded`, :class:`StorageFailed`.
+* The operator: :class:`ConfigurationError`, :class:`PoolFull`, :class:`PoolBroken`,
+  :class:`ShuttingDown`, :class:`WorkerLost`, :class:`DeadlineExceeded`, :class:`StorageFailed`.
 
 This module chooses no HTTP status but the one that a handler names itself;
 :mod:`deferpost.web.problems` holds the table.  Nothing here imports Twisted, because workers

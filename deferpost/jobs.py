@@ -91,12 +91,14 @@ class Job:
         until = self.started if self.started is not None else self.ended
         return 0.0 if until is None else until - self.created
 
-    @property
-    def run_seconds(self) -> float:
-        """Seconds from its start to its end; 0 while either is missing."""
-        if self.started is None or self.ended is None:
+    def run_so_far(self, now: float) -> float:
+        """Seconds that it has run: until its end, or until now.
+
+        :param now: the time, in seconds of the monotonic clock.
+        """
+        if self.started is None:
             return 0.0
-        return self.ended - self.started
+        return (self.ended if self.ended is not None else now) - self.started
 
     def report(self, progress: Progress) -> None:
         """Keep the newest progress.  On any thread: it is one assignment."""

@@ -17,6 +17,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
+from deferpost._version import __version__
 from deferpost.app import App, check_kind
 from deferpost.dispatch import Dispatcher
 from deferpost.errors import DeclarationError
@@ -273,6 +274,7 @@ class DaemonService(Service):
             largest_body=root.largest_body,
             directory=settings.temporary_directory,
             access_log=settings.access_log,
+            now=time.monotonic,
         )
         self._endpoints = [(text, serverFromString(reactor, text)) for text in settings.listen]
         self._ports: list[Any] = []
@@ -301,6 +303,7 @@ class DaemonService(Service):
         if not self._ports:  # nobody called privilegedStartService
             self.privilegedStartService()
         self.runtime.start()
+        _log.info("deferpost {version} serves {app}", version=__version__, app=self._settings.app)
         if self._own_signals:
             self._reactor.callWhenRunning(self._take_signals)
 

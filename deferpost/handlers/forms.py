@@ -52,6 +52,7 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _EXTENDED_FILENAME = re.compile(r";\s*filename\*", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPED_BYTE = re.compile(rb"%..|.", re.DOTALL)
+_BARE_LINE_BREAK = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _SEPARATOR = re.compile(r"[/\\]")
 
 
@@ -599,7 +600,7 @@ class _Places:
         self._start = 0  # of the window in the body
         self._position = 0  # of the parser in the body
         self._content = 0  # where the content of the part begins
-        self._number = 0
+        self._part = _Place("part", 0, 0)  # the latest
         self._in_content = False
 
     def feed(self, chunk: bytes) -> None:
@@ -608,14 +609,18 @@ class _Places:
         self._window = self._window[consumed:] + chunk
         self._start = self._position
 
-    def begin(self) -> _Place:
-        """The header of the next part was parsed."""
+    def begin(self) -> tuple[_Place, bytes]:
+        """The header of the next part was parsed.
+
+        :returns: where the part begins, and its header.
+        """
         boundary = self._window.index(self._dashed, self._position - self._start)
-        end = self._window.index(b"\r\n\r\n", boundary + len(self._dashed)) + 4
+        header = boundary + len(self._dashed)
+        end = self._window.index(b"\r\n\r\n", header) + 4
         self._position = self._content = self._start + end
-        self._number += 1
+        self._part = _Place("part", self._part.number + 1, self._start + boundary)
         self._in_content = True
-        return _Place("part", self._number, self._start + boundary)
+        return self._part, self._window[header:end]
 
     def skip(self, size: int) -> None:
         """So much content was yielded."""
@@ -635,15 +640,18 @@ class _Places:
         return self._window.startswith(b"--", boundary + len(self._dashed))
 
     def here(self) -> _Place:
-        """Where the parser gave up: in the content of a part, or at the boundary before one."""
+        """Where the part begins in which the parser gave up.
+
+        How far into the content it was would depend on how the body is cut.
+        """
         if self._in_content:
-            return _Place("part", self._number, self._position)
+            return self._part
         boundary = self._window.index(self._dashed, self._position - self._start)
-        return _Place("part", self._number + 1, self._start + boundary)
+        return _Place("part", self._part.number + 1, self._start + boundary)
 
     def end_of_body(self) -> _Place:
         """The place behind the last byte."""
-        number = self._number if self._in_content else self._number + 1
+        number = self._part.number if self._in_content else self._part.number + 1
         return _Place("part", number, self._start + len(self._window))
 
 
@@ -672,7 +680,11 @@ def _read_multipart(body: BinaryIO, boundary: bytes, codec: str, held: _Held) ->
                     part.write(event)
                     places.skip(len(event))
                 else:
-                    part = _begin_part(event, codec, places.begin(), held)
+                    place, header = places.begin()
+                    if _BARE_LINE_BREAK.search(header):
+                        # The parser refuses some of these, if a cut lets it see them.
+                        raise place.bad("the part's header has a line break other than CR LF")
+                    part = _begin_part(event, codec, place, held)
             chunk = body.read(_CHUNK_BYTES)
             places.feed(chunk)
     except library.ParserLimitReached as error:

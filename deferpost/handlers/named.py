@@ -58,9 +58,9 @@ def check_reference(ref: HandlerRef, handler: Any) -> None:
     module = sys.modules.get("__main__" if ref.path else ref.module)
     if ref.module not in sys.modules and not ref.path:
         module = sys.modules.get("__main__")
-    found = module
+    found: Any = module
     for part in ref.qualname.split("."):
-        found = getattr(found, part, None)  # type: ignore[assignment]  # any object
+        found = getattr(found, part, None)
     if found is not handler:
         raise _refusal(
             handler,
@@ -75,11 +75,7 @@ def load(ref: HandlerRef) -> Any:
     :raises Exception: whatever the user's module raises when it is imported.
     :raises DeclarationError: the module has no such name.
     """
-    if ref.path is None:
-        module = importlib.import_module(ref.module)
-    else:
-        module = _import_script(ref.path)
-    found: Any = module
+    found: Any = _import_script(ref.path) if ref.path else importlib.import_module(ref.module)
     for part in ref.qualname.split("."):
         try:
             found = getattr(found, part)

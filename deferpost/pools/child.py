@@ -152,6 +152,7 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
     sys.path[:] = set_up.sys_path
     for stream in (sys.stdout, sys.stderr):
         # Lines of both appear in the order in which they were written.
+        assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         work = bind(set_up.handlers)
@@ -248,7 +249,7 @@ def _outcome(
 
 
 def _as_file(body: bytes, directory: str | None) -> BinaryIO:
-    file = tempfile.TemporaryFile(dir=directory, buffering=0)
+    file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 (sent, then closed)
     try:
         rest = memoryview(body)
         while rest:
@@ -257,7 +258,7 @@ def _as_file(body: bytes, directory: str | None) -> BinaryIO:
     except BaseException:
         file.close()
         raise
-    return file  # type: ignore[return-value]  # a raw file is read through its descriptor
+    return file
 
 
 def _die_with_parent(lifeline_fd: int) -> None:

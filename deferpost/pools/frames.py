@@ -171,9 +171,10 @@ def decode_to_worker(payload: bytes | memoryview) -> ToWorker:
     :raises FrameError: it is not one that a worker is sent.
     """
     try:
-        return _to_worker.decode(payload)
+        message: ToWorker = _to_worker.decode(payload)
     except msgspec.DecodeError as error:
         raise FrameError(str(error)) from None
+    return message
 
 
 def decode_from_worker(payload: bytes | memoryview) -> FromWorker:
@@ -182,9 +183,10 @@ def decode_from_worker(payload: bytes | memoryview) -> FromWorker:
     :raises FrameError: it is not one that a worker sends.
     """
     try:
-        return _from_worker.decode(payload)
+        message: FromWorker = _from_worker.decode(payload)
     except msgspec.DecodeError as error:
         raise FrameError(str(error)) from None
+    return message
 
 
 class FrameReader:
@@ -208,9 +210,7 @@ class FrameReader:
             self._rest.clear()
         start, end = 0, len(data)
         while end - start >= 4:
-            (size,) = _LENGTH.unpack_from(data, start)
-            if size > FRAME_MOST:
-                raise FrameError(f"a frame claims {size} bytes")
+            size = _size_at(data, start)
             if end - start - 4 < size:
                 break
             payload = data[start + 4 : start + 4 + size]
@@ -224,7 +224,12 @@ class FrameReader:
         rest = self._rest
         if len(rest) < 4:
             return False
-        (size,) = _LENGTH.unpack_from(rest)
-        if size > FRAME_MOST:
-            raise FrameError(f"a frame claims {size} bytes")
-        return len(rest) - 4 >= size
+        return len(rest) - 4 >= _size_at(rest, 0)
+
+
+def _size_at(data: bytes | bytearray, start: int) -> int:
+    """The bytes that the frame claims whose length begins there."""
+    size: int = _LENGTH.unpack_from(data, start)[0]
+    if size > FRAME_MOST:
+        raise FrameError(f"a frame claims {size} bytes")
+    return size

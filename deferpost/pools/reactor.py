@@ -215,6 +215,4 @@ def _translated(failure: Failure) -> BaseException:
         return error
     if isinstance(error, CancelledError):
         return Canceled()
-    return HandlerFailed(
-        "".join(traceback.format_exception(type(error), error, failure.getTracebackObject()))
-    )
+    return HandlerFailed("".join(traceback.format_exception(error)))

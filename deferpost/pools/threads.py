@@ -10,6 +10,7 @@ gathered by the time the reactor turns.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
 from collections import OrderedDict, deque
@@ -210,10 +211,9 @@ class RunningThreadPool:
     def _stop_job(self, job: Job, reason: Reason) -> None:
         """Climb the cancel ladder: take it from the queue, or tell it."""
         if self._waiting.pop(job.key, None) is not None:
-            try:
+            # Where there is none, a thread has just taken it and will find no job for it.
+            with contextlib.suppress(Empty):
                 self._tokens.get_nowait()
-            except Empty:
-                pass  # a thread has just taken the token and will find no job for it
             job.rung = Rung.REMOVED
             job.canceled = True
             job.body.close()

@@ -106,9 +106,7 @@ class Exchange:
 
     def _common(self) -> None:
         job = self._job
-        run = job.run_seconds
-        if job.ended is None and job.started is not None:
-            run = self._now() - job.started
+        run = job.run_so_far(self._now())
         set_common(self._request, job.head.id, job.queue_seconds, run)
 
     def _answered(self, answer: Answer) -> None:
@@ -137,7 +135,7 @@ class Exchange:
             self._writer.start()
 
     def _failed(self, failure: Failure) -> None:
-        error = failure.value
+        error: BaseException = failure.value  # type: ignore[assignment]  # it has one
         log_failure(error, self._job)
         if not self._left:
             if isinstance(error, CancelledError):

@@ -47,7 +47,7 @@ class Problem(msgspec.Struct, frozen=True):
     reason: str | None = None
     type: str = "about:blank"
     headers: tuple[tuple[str, str], ...] = ()
-    extensions: dict[str, Any] = {}  # noqa: RUF012 (msgspec copies it for each)
+    extensions: dict[str, Any] = {}
 
     def document(self, request_id: str) -> bytes:
         """The body of the response.

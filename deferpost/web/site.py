@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -27,16 +28,17 @@ def _quoted(value: bytes) -> str:
     return _UNPRINTABLE.sub(lambda found: b"\\x%02x" % found[0][0], value).decode("ascii")
 
 
-def access_line(request: Any, status: int) -> str:
+def access_line(request: Any, status: int, now: float) -> str:
     """A request as a line: the common format, then id and times.
 
     :param request: the request, as far as it came.
     :param status: the status of its response, or :data:`CLIENT_LEFT`.
+    :param now: the time, in seconds of the monotonic clock.
     """
     job = getattr(request, "deferpost_job", None)
     ids = request.responseHeaders.getRawHeaders(b"X-Request-ID")
     id = job.head.id.encode("ascii") if job is not None else (ids or [b"-"])[0]
-    queue, run = (job.queue_seconds, job.run_seconds) if job is not None else (0.0, 0.0)
+    queue, run = (job.queue_seconds, job.run_so_far(now)) if job is not None else (0.0, 0.0)
     agent = request.requestHeaders.getRawHeaders(b"user-agent") or [b"-"]
     host = getattr(request.client, "host", None) or "-"
     return (
@@ -65,7 +67,10 @@ class DaemonSite(Site):
     :param largest_body: bytes of a body that are kept at all.
     :param directory: where larger bodies are kept; None for the system's choice.
     :param access_log: whether each request is logged.
+    :param now: the monotonic clock, in seconds.
     """
+
+    noisy = False
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class DaemonSite(Site):
         largest_body: int,
         directory: str | None,
         access_log: bool,
+        now: Callable[[], float],
     ) -> None:
         # Forms are read in the workers; here it would be done on the reactor thread.
         super().__init__(resource, requestFactory=DaemonRequest, parsePOSTFormSubmission=False)
@@ -83,6 +89,7 @@ class DaemonSite(Site):
         self._largest_body = largest_body
         self._directory = directory
         self._access_log = access_log
+        self._now = now
         self._channels: set[Any] = set()
         self._closed: Deferred[None] | None = None
 
@@ -93,12 +100,12 @@ class DaemonSite(Site):
     def log(self, request: Any) -> None:
         """Log a request that was answered; called by Twisted."""
         if self._access_log:
-            _log.info("{line}", line=access_line(request, request.code))
+            _log.info("{line}", line=access_line(request, request.code, self._now()))
 
     def log_left(self, request: Any) -> None:
         """Log a request whose client left."""
         if self._access_log:
-            _log.info("{line}", line=access_line(request, CLIENT_LEFT))
+            _log.info("{line}", line=access_line(request, CLIENT_LEFT, self._now()))
 
     def buildProtocol(self, addr: Any) -> Any:
         """A channel for a connection; it is remembered until its end."""
@@ -119,7 +126,8 @@ class DaemonSite(Site):
 
         :returns: a Deferred that fires when none is left.
         """
-        self._closed = closed = Deferred()
+        closed: Deferred[None] = Deferred()
+        self._closed = closed
         for channel in list(self._channels):
             channel.loseConnection()
         self._fire_if_closed()
