@@ -20,7 +20,8 @@ REPORTS := build/reports
 
 # bench joins the checks when it is there.
 CODE := deferpost tests examples twisted/plugins $(wildcard bench)
-# Trial test cases are told by their file names: tests/web/test_post_trial.py is tests.web.test_post_trial.
+# Trial test cases are told by their file names, as in tests/web/test_post_trial.py.  pytest runs
+# them too, in a reactor that is already running: a SynchronousTestCase suits both.
 TRIAL = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'test_*_trial.py' | sort)))
 
 .PHONY: help run test lint types unit trial cover bench clean
@@ -37,9 +38,8 @@ run: $(STAMP) ## serve the example app; LISTEN= and APP= choose another endpoint
 	@# for it alone and ends in status 0.  Elsewhere it takes the shell's place, in make's reach.
 	@$(BIN)/python -c 'import os, sys; sys.exit(os.tcgetpgrp(0) != os.getpgrp())' 2>/dev/null \
 		|| exec $(BIN)/deferpost --listen '$(LISTEN)' '$(APP)'; \
-	set -m; trap 'exit 0' INT; status=0; \
-	$(BIN)/deferpost --listen '$(LISTEN)' '$(APP)' || status=$$?; \
-	if [ $$status -eq 130 ]; then status=0; fi; exit $$status
+	status=0; (set -m; $(BIN)/deferpost --listen '$(LISTEN)' '$(APP)'; exit $$?) || status=$$?; \
+	[ $$status -eq 0 ] || [ $$status -eq 130 ] || exit $$status
 
 # Every step runs, so that one look shows all that is wrong; the tests come last, and their count
 # is the last line.
@@ -87,14 +87,15 @@ clean: ## remove what the other targets made, but for .venv
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
+# Part of an environment is left behind where making it failed: one without pip is made again.
 $(STAMP): setup.py pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo 'deferpost needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3' >&2; \
-		exit 1; }
-	@# Part of an environment is left behind where making it failed: make it again.
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	@usable='import sys, pip; sys.exit(sys.prefix == sys.base_prefix or sys.version_info < (3, 11))'; \
+	$(BIN)/python -c "$$usable" 2>/dev/null || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+			echo 'deferpost needs Python 3.11 or later; name one: make PYTHON=/path/to/python3' >&2; \
+			exit 1; }; \
 		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-			echo '$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv' >&2; \
+			echo '$(PYTHON) has no venv; on Debian: apt install python3-venv' >&2; \
 			exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --editable '.[dev]'

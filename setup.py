@@ -69,7 +69,7 @@ setup(
         "Twisted>=25.5",
         "attrs",
         "msgspec",
-        "multipart>=1.2",
+        "multipart>=2.0",
         "treq",
         "zope.interface",
     ],

@@ -62,7 +62,7 @@ class SpooledBody(io.RawIOBase):
                     self._to_disk()
                 _write_all(self._file, data)
             except OSError as error:
-                self.failure = error
+                self.failure = error.with_traceback(None)  # which holds on to the data
                 self._drop()
         return size
 
@@ -70,7 +70,7 @@ class SpooledBody(io.RawIOBase):
         assert isinstance(self._file, io.BytesIO)
         file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 (kept until the body is taken)
         try:
-            _write_all(file, self._file.getbuffer())
+            _write_all(file, self._file.getvalue())
         except OSError:
             file.close()
             raise
@@ -206,7 +206,7 @@ class BodyWriter:
     def pauseProducing(self) -> None:
         """The transport has enough."""
         self._paused = True
-        if self._source is not None:
+        if self._source is not None and not self._over:
             self._source.pause()
 
     def resumeProducing(self) -> None:
@@ -216,7 +216,7 @@ class BodyWriter:
             return
         if self._rest is not None or self._source is None:
             self._work()
-        if self._source is not None and not self._paused and not self._over:
+        if self._source is not None and self._rest is None and not (self._paused or self._over):
             self._source.resume()
 
     def stopProducing(self) -> None:
@@ -258,7 +258,7 @@ class BodyWriter:
             while not self._paused and not self._over:
                 try:
                     piece = self._piece()
-                except OSError as error:
+                except (OSError, ValueError) as error:  # ValueError: somebody has closed it
                     self._answer.close()
                     self.fail(error)
                     return

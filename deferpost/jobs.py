@@ -91,6 +91,13 @@ class Job:
         until = self.started if self.started is not None else self.ended
         return 0.0 if until is None else until - self.created
 
+    def queue_so_far(self, now: float) -> float:
+        """Seconds in the queue: until its start or its end without one, or until now.
+
+        :param now: the time, in seconds of the monotonic clock.
+        """
+        return now - self.created if self.started is self.ended is None else self.queue_seconds
+
     def run_so_far(self, now: float) -> float:
         """Seconds that it has run: until its end, or until now.
 
@@ -111,9 +118,9 @@ class Job:
         :param reason: why; the first reason that a job gets stays.
         :raises deferpost.lifecycle.ImpossibleEvent: it cannot happen in this state.
         """
-        if self.reason is None:
-            self.reason = reason
-        self.state = advance(self.state, event, self.reason)
+        first = reason if self.reason is None else self.reason
+        self.state = advance(self.state, event, first)
+        self.reason = first
 
     def end(self, event: Event, now: float, reason: Reason | None = None) -> None:
         """Take the last event: the code has ended, or the job left the queue.

@@ -16,6 +16,8 @@ __all__ = ["ENDED", "TABLE", "Event", "ImpossibleEvent", "advance"]
 class Event(enum.StrEnum):
     """What can happen to a job."""
 
+    __hash__ = str.__hash__  # as in State
+
     START = "start"  #: a worker has taken it
     CANCEL = "cancel"  #: nobody wants it any more, or the service stops
     EXPIRE = "expire"  #: its time is up

@@ -53,7 +53,9 @@ def load_app(name: str) -> App:
 
 
 def _apps_in(module: Any) -> str:
-    names = [key for key, value in vars(module).items() if isinstance(value, App)]
+    names = [
+        key for key, value in getattr(module, "__dict__", {}).items() if isinstance(value, App)
+    ]
     return f"; it has the App {', '.join(names)}" if names else ""
 
 
@@ -82,7 +84,8 @@ def _failed(module_name: str, error: BaseException) -> DeclarationError:
 
 def _users_part(error: BaseException) -> str:
     """The traceback from the first frame that is the user's."""
-    ours = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib")
+    folders = (os.path.dirname(__file__), os.path.dirname(importlib.__file__))
+    ours = (*(os.path.join(folder, "") for folder in folders), "<frozen importlib")
     frames: TracebackType | None = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(ours):
         frames = frames.tb_next

@@ -34,6 +34,8 @@ __all__ = [
 class State(enum.StrEnum):
     """Where a job stands; :mod:`deferpost.lifecycle` says what follows what."""
 
+    __hash__ = str.__hash__  # an Enum's own is a function in Python, and the table is asked often
+
     QUEUED = "queued"
     RUNNING = "running"
     CANCELING = "canceling"

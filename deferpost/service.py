@@ -20,7 +20,7 @@ from twisted.web.resource import IResource
 from deferpost._version import __version__
 from deferpost.app import App, check_kind
 from deferpost.dispatch import Dispatcher
-from deferpost.errors import DeclarationError
+from deferpost.errors import ConfigurationError, DeclarationError
 from deferpost.handlers.running import Handlers
 from deferpost.interfaces import PoolContext
 from deferpost.model import PoolStatus, Reason, Route
@@ -39,7 +39,7 @@ _log = Logger(namespace="deferpost")
 #: Seconds that workers get to end, once their jobs were canceled at the end of the grace.
 STOP_PATIENCE = 1.0
 
-#: Seconds that responses get to leave after that.
+#: Seconds that responses get to leave meanwhile, and connections to close after that.
 FLUSH_PATIENCE = 0.5
 
 #: Paths of the daemon's own.
@@ -172,7 +172,7 @@ class Runtime:
         dispatcher.close()
         if dispatcher.unended or len(self.open_exchanges):
             _log.info(
-                "draining: {jobs} jobs have not ended; they have {grace:g} s",
+                "draining for at most {grace:g} s; jobs that have not ended: {jobs}",
                 jobs=dispatcher.unended,
                 grace=grace,
             )
@@ -180,12 +180,14 @@ class Runtime:
             await self._first_of(done, self._after(grace), self._hurry)
             canceled = dispatcher.cancel_all(Reason.SHUTDOWN)
             if canceled:
-                _log.info("canceled {jobs} jobs that had not ended", jobs=canceled)
+                _log.info("canceled the jobs that had not ended: {jobs}", jobs=canceled)
+        flushed = self._first_of(self.open_exchanges.closed(), self._after(FLUSH_PATIENCE))
+        flushing = Deferred.fromCoroutine(flushed)
         stopping = [pool.stop(STOP_PATIENCE) for pool in self._pools.values()]
         for _, left in await DeferredList(stopping):
             if left:
-                _log.error("{count} threads run on and are left behind", count=left)
-        await self._first_of(self.open_exchanges.closed(), self._after(FLUSH_PATIENCE))
+                _log.error("threads that run on and are left behind: {count}", count=left)
+        await flushing
 
     async def _first_of(self, *deferreds: Deferred[Any]) -> None:
         """Wait for the first; the others are left as they are, but for our timers."""
@@ -242,6 +244,7 @@ class DaemonService(Service):
     :param reactor: the reactor.
     :param own_signals: whether SIGTERM and SIGINT are this service's to handle.
     :raises deferpost.errors.DeclarationError: the app cannot be served.
+    :raises deferpost.errors.ConfigurationError: what it is to listen on makes no sense.
     """
 
     name = "deferpost"
@@ -276,7 +279,7 @@ class DaemonService(Service):
             access_log=settings.access_log,
             now=time.monotonic,
         )
-        self._endpoints = [(text, serverFromString(reactor, text)) for text in settings.listen]
+        self._endpoints = _endpoints(reactor, settings.listen)
         self._ports: list[Any] = []
 
     def _accepting(self) -> bool:
@@ -295,6 +298,7 @@ class DaemonService(Service):
             if problem:
                 error = problem[0].value
                 reason = getattr(error, "socketError", error)
+                reason = getattr(reason, "strerror", None) or reason
                 raise CannotListen(f"cannot listen on {text}: {reason}")
 
     def startService(self) -> None:
@@ -341,14 +345,32 @@ class DaemonService(Service):
             self._reactor.stop()
 
 
-class CannotListen(CannotListenError):
-    """A port cannot be had: one line that says which and why."""
+def _endpoints(reactor: Any, descriptions: Iterable[str]) -> list[tuple[str, Any]]:
+    """The endpoints that are described, each with its description."""
+    endpoints, problems = [], []
+    for text in descriptions:
+        try:
+            endpoints.append((text, serverFromString(reactor, text)))
+        except Exception as error:  # of the parsers, and of the files that they read
+            why = str(error) or type(error).__name__
+            problems.append(f"listen: {text!r} is not an endpoint: {why}")
+    if problems:
+        raise ConfigurationError(problems)
+    return endpoints
+
+
+class CannotListen(CannotListenError, SystemExit):
+    """A port cannot be had: one line that says which and why.
+
+    twistd cleans up for any :class:`Exception` and lets it pass; as a :class:`SystemExit` it ends
+    the program with that line and status 1, without a traceback.
+    """
 
     def __init__(self, message: str) -> None:
-        Exception.__init__(self, message)
+        SystemExit.__init__(self, f"deferpost: {message}")
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return str(self.code)
 
 
 def _stop_listening(port: Any) -> Deferred[None]:

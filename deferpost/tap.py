@@ -74,11 +74,7 @@ class Options(usage.Options):
                 flags=self.given,
             )
         except ConfigurationError as error:
-            count = len(error.problems)
-            _fail(
-                f"the configuration has {count} problem{'s' if count > 1 else ''}:\n  "
-                + "\n  ".join(error.problems)
-            )
+            _fail_configuration(error)
         if self["print-config"]:
             sys.stdout.write(dump_toml(self.settings))
             raise SystemExit(0)
@@ -118,6 +114,14 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def _fail_configuration(error: ConfigurationError) -> NoReturn:
+    count = len(error.problems)
+    _fail(
+        f"the configuration has {count} problem{'s' if count > 1 else ''}:\n  "
+        + "\n  ".join(error.problems)
+    )
+
+
 def _build(settings: Settings, *, own_signals: bool) -> Any:
     """The service, or one message and exit status 1."""
     from twisted.internet import reactor
@@ -132,8 +136,8 @@ def _build(settings: Settings, *, own_signals: bool) -> Any:
         return DaemonService(app, settings, reactor, own_signals=own_signals)
     except DeclarationError as error:
         _fail(f"{error}\n{error.traceback}" if error.traceback else str(error))
-    except ValueError as error:  # of an endpoint's description
-        _fail(f"listen: {error}")
+    except ConfigurationError as error:
+        _fail_configuration(error)
 
 
 def makeService(options: Options) -> IService:

@@ -100,6 +100,7 @@ class Call:
         :raises deferpost.BadRequest: it is not JSON, or not of that type; the answer is 400 and
             says where.
         """
+        self.body.seek(0)
         data = self.body.read()
         try:
             return msgspec.json.decode(data, type=type)
@@ -162,7 +163,7 @@ def _malformed_json(data: bytes, error: Exception) -> BadRequest:
     if not data.strip():
         return BadRequest("the body is empty; JSON was expected", offset=0, line=1, column=1)
     if isinstance(error, UnicodeDecodeError):
-        reason, offset = f"invalid UTF-8: {error.reason}", error.start
+        reason, offset = f"invalid UTF-8: {error.reason}", _offset_of_non_utf8(data)
     else:
         found = _AT_BYTE.search(str(error))
         reason = _AT_BYTE.sub("", str(error)).strip().removeprefix("JSON is malformed: ")
@@ -175,6 +176,15 @@ def _malformed_json(data: bytes, error: Exception) -> BadRequest:
         line=line,
         column=column,
     )
+
+
+def _offset_of_non_utf8(data: bytes) -> int:
+    """The first byte that is not UTF-8; msgspec counts from the beginning of the string."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    raise AssertionError("it is UTF-8")
 
 
 def _offset_by_stdlib(data: bytes) -> int:

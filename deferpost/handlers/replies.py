@@ -82,17 +82,18 @@ def encode(value: Any) -> Answer:
 def _encode_reply(reply: Reply) -> Answer:
     headers = _checked(reply.headers)
     own_type = any(name.lower() == b"content-type" for name, _ in headers)
-    content_type, body, length = _body_of(reply.body)
+    chosen: tuple[tuple[bytes, bytes], ...] = ()
     if reply.content_type is not None:
-        content_type = reply.content_type
+        chosen = _checked((("Content-Type", reply.content_type),))
         headers = tuple(pair for pair in headers if pair[0].lower() != b"content-type")
         own_type = False
+    content_type, body, length = _body_of(reply.body)  # last, because it may open a file
     if reply.status in _NO_CONTENT:
         if body != b"":
             _close(body)
             raise ValueError(f"a reply with status {reply.status} cannot have a body")
-    elif not own_type and (reply.body is not None or reply.content_type is not None):
-        headers += _checked((("Content-Type", content_type),))
+    elif not own_type and (reply.body is not None or chosen):
+        headers += chosen or ((b"Content-Type", content_type.encode()),)
     return Answer(reply.status, headers, body, length)
 
 
@@ -133,12 +134,13 @@ def _body_of(value: Any) -> tuple[str, Any, int | None]:
         data = msgspec.json.encode(value, enc_hook=_plain)
         return _JSON, data, len(data)
     if isinstance(value, os.PathLike):
-        guessed = mimetypes.guess_type(os.fspath(value))[0] or _BINARY
-        # Whoever sends the body closes it.
-        return guessed, *_file_body(open(value, "rb"))
-    if isinstance(value, io.TextIOBase):
-        raise TypeError("the handler returned a file in text mode; open it in binary mode")
+        guessed, coding = mimetypes.guess_type(os.fspath(value))
+        content_type = guessed if guessed is not None and coding is None else _BINARY
+        return content_type, *_file_body(open(value, "rb"))
     if hasattr(value, "read"):
+        # A temporary file in text mode is no TextIOBase, but it has an encoding.
+        if isinstance(value, io.TextIOBase) or hasattr(value, "encoding"):
+            raise TypeError("the handler returned a file in text mode; open it in binary mode")
         return _BINARY, *_file_body(value)
     if isinstance(value, Iterator):
         return _stream(value)
@@ -172,23 +174,28 @@ def _plain(value: Any) -> Any:
 
 
 def _file_body(file: BinaryIO) -> tuple[Any, int | None]:
-    """A file as a body: as it is where it is a real one, else by what it gives."""
+    """A file as a body: by a descriptor where it is a real one, else by what it gives."""
     if isinstance(file, io.BytesIO):
         data = file.read()
         return data, len(data)
-    try:
-        status = os.fstat(file.fileno())
-    except (OSError, AttributeError):
-        status = None
-    if status is not None and stat.S_ISDIR(status.st_mode):
-        file.close()
-        raise IsADirectoryError("the handler returned a directory")
-    if status is not None and stat.S_ISREG(status.st_mode):
+    if not _is_plain(file) or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file_pieces(file), None
+    # A descriptor of its own: the call's body and uploaded files are closed when the run ends,
+    # and the place of a buffered file is not that of its descriptor.
+    with file:
         if file.writable():
             file.flush()
-            status = os.fstat(file.fileno())
-        return file, max(0, status.st_size - file.tell())
-    return file_pieces(file), None
+        position = file.tell()
+        # Whoever sends the body closes it.
+        own = open(os.dup(file.fileno()), "rb", buffering=0)  # noqa: SIM115
+    own.seek(position)
+    return own, max(0, os.fstat(own.fileno()).st_size - position)
+
+
+def _is_plain(file: Any) -> bool:
+    """Whether it gives what its descriptor gives; one that decompresses does not."""
+    buffered = getattr(file, "file", file)  # which a named temporary file wraps
+    return isinstance(getattr(buffered, "raw", buffered), io.FileIO)
 
 
 def file_pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -205,40 +212,41 @@ def _stream(chunks: Iterator[Any]) -> tuple[str, Any, int | None]:
     """
     for first in chunks:
         content_type = _TEXT if isinstance(first, str) else _BINARY
-        return content_type, _ChunkStream(first, chunks), None
+        try:
+            chunk = _to_chunk(first)
+        except TypeError:
+            _close(chunks)
+            raise
+        return content_type, _ChunkStream(chunk, chunks), None
     return _BINARY, b"", 0
+
+
+def _to_chunk(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"the handler yielded {type(value).__qualname__}; a chunk is bytes or text")
 
 
 class _ChunkStream:
     """The chunks of an iterator as bytes; closing it closes the iterator."""
 
-    def __init__(self, first: Any, rest: Iterator[Any]) -> None:
-        self._first: tuple[Any, ...] = (first,)
+    def __init__(self, first: bytes, rest: Iterator[Any]) -> None:
+        self._first = first
         self._rest = rest
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        while True:
-            if self._first:
-                (chunk,) = self._first
-                self._first = ()
-            else:
-                chunk = next(self._rest)
-            if isinstance(chunk, str):
-                chunk = chunk.encode()
-            elif isinstance(chunk, (bytearray, memoryview)):
-                chunk = bytes(chunk)
-            elif not isinstance(chunk, bytes):
-                raise TypeError(
-                    f"the handler yielded {type(chunk).__qualname__}; a chunk is bytes or text"
-                )
-            if chunk:
-                return chunk
+        chunk, self._first = self._first, b""
+        while not chunk:
+            chunk = _to_chunk(next(self._rest))
+        return chunk
 
     def close(self) -> None:
         """End the iterator where it stands; its ``finally`` clauses run."""
-        self._first = ()
+        self._first = b""
         if hasattr(self._rest, "close"):
             self._rest.close()

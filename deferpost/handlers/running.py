@@ -6,7 +6,7 @@ worker process.
 
 from __future__ import annotations
 
-import sys
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -159,9 +159,9 @@ class _Guarded:
 
 
 def _users_traceback(error: Exception) -> str:
-    """The traceback without our own frames at its top."""
+    """The traceback without our own frames at its top, unless there are no others."""
     frames: TracebackType | None = error.__traceback__
-    here = sys.modules[__name__].__file__
-    while frames is not None and frames.tb_frame.f_code.co_filename == here:
+    here = os.path.join(os.path.dirname(__file__), "")
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(here):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))

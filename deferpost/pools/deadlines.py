@@ -85,5 +85,6 @@ class DeadlineWatch:
             # One that starts right after this look is over its time no sooner than this.
             soonest = now + self._shortest
             due = soonest if due is None else min(due, soonest)
-        if due is not None:
+        # A job that was submitted while others were expired may be due sooner.
+        if due is not None and (self._due is None or due < self._due):
             self._look_at(due, now)

@@ -156,6 +156,9 @@ _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)
 _from_worker = msgspec.msgpack.Decoder(FromWorker)
 
+#: What decoding raises for bytes that no encoder of ours has made.
+_NOT_OURS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 def encode_frame(message: ToWorker | FromWorker) -> bytes:
     """A message as the bytes of its frame."""
@@ -172,7 +175,7 @@ def decode_to_worker(payload: bytes | memoryview) -> ToWorker:
     """
     try:
         message: ToWorker = _to_worker.decode(payload)
-    except msgspec.DecodeError as error:
+    except _NOT_OURS as error:
         raise FrameError(str(error)) from None
     return message
 
@@ -184,7 +187,7 @@ def decode_from_worker(payload: bytes | memoryview) -> FromWorker:
     """
     try:
         message: FromWorker = _from_worker.decode(payload)
-    except msgspec.DecodeError as error:
+    except _NOT_OURS as error:
         raise FrameError(str(error)) from None
     return message
 

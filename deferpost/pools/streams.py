@@ -76,7 +76,7 @@ class ChunkBuffer:
 
     def pause(self) -> None:
         """See :meth:`deferpost.interfaces.IChunkSource.pause`."""
-        if not self._paused and not self._ended:
+        if not (self._paused or self._ended or self._closed):
             self._paused = True
             if self._held is not None:
                 self._held(True)

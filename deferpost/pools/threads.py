@@ -1,8 +1,7 @@
 """The thread pool.
 
-The jobs wait on the reactor's side, in an ordered mapping from which the reactor removes those
-whose client has left and from which the threads take the oldest.  Both are single operations of
-the mapping, so that exactly one side gets a job.  Each slot is one long call dispatched with
+The jobs wait on the reactor's side, where it removes those whose client has left, and threads take
+the oldest: see :mod:`deferpost.pools.handoff`.  Each slot is one long call dispatched with
 ``deferToThreadPool``: it takes job after job, so that a job costs no dispatch of its own, and
 what the threads have to say crosses in batches, with one ``callFromThread`` for all that has
 gathered by the time the reactor turns.
@@ -10,13 +9,11 @@ gathered by the time the reactor turns.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import traceback
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -33,6 +30,7 @@ from deferpost.lifecycle import Event
 from deferpost.model import Answer, PoolStatus, Reason, Rung, State, Work
 from deferpost.pools.deadlines import DeadlineWatch
 from deferpost.pools.endings import answer_stopped, log_late, stop_error, stop_event, without_cause
+from deferpost.pools.handoff import Handoff
 from deferpost.pools.plans import ThreadPool
 from deferpost.pools.streams import ChunkBuffer, ThreadGate
 
@@ -111,8 +109,8 @@ class RunningThreadPool:
         self._size = size
         self._max_waiting = max_waiting
         self._count = 0  # jobs that have not ended
-        self._waiting: OrderedDict[int, Job] = OrderedDict()
-        self._tokens: SimpleQueue[bool] = SimpleQueue()  # one for each job that waits
+        self._waiting = Handoff()
+        self._rouse_due = False
         self._slots: list[_Slot] = []
         self._slots_ended: list[Deferred[None]] = []
         self._streams: dict[int, _Stream] = {}
@@ -140,12 +138,20 @@ class RunningThreadPool:
         job.stop = stop
         answer: Deferred[Answer] = Deferred(lambda _: stop(job, Reason.REQUESTED))
         job.answer = answer
-        self._waiting[job.key] = job
+        self._waiting.put(job)
         if len(self._slots) < self._size and self._count > len(self._slots):
             self._add_slot()
         self._watch.expect(job.head.timeout, job.created)
-        self._tokens.put(True)
+        if not self._rouse_due:
+            # When the reactor has read what else has arrived: threads that start in the middle of
+            # that only take turns with it.
+            self._rouse_due = True
+            self._reactor.callLater(0, self._rouse)
         return answer
+
+    def _rouse(self) -> None:
+        self._rouse_due = False
+        self._waiting.rouse()
 
     def status(self) -> PoolStatus:
         """See :meth:`deferpost.interfaces.IWorkerPool.status`."""
@@ -165,10 +171,9 @@ class RunningThreadPool:
         """See :meth:`deferpost.interfaces.IWorkerPool.stop`."""
         self._stopping = True
         self._watch.stop()
-        for job in [*self._waiting.values(), *self._running_jobs()]:
+        for job in [*self._waiting, *self._running_jobs()]:
             self._stop_job(job, Reason.SHUTDOWN)
-        for _ in self._slots:
-            self._tokens.put(False)
+        self._waiting.close()
         stopped: Deferred[int] = Deferred()
         out_of_patience = self._reactor.callLater(patience, self._leave_behind, stopped)
 
@@ -210,10 +215,7 @@ class RunningThreadPool:
 
     def _stop_job(self, job: Job, reason: Reason) -> None:
         """Climb the cancel ladder: take it from the queue, or tell it."""
-        if self._waiting.pop(job.key, None) is not None:
-            # Where there is none, a thread has just taken it and will find no job for it.
-            with contextlib.suppress(Empty):
-                self._tokens.get_nowait()
+        if self._waiting.remove(job):
             job.rung = Rung.REMOVED
             job.canceled = True
             job.body.close()
@@ -240,13 +242,16 @@ class RunningThreadPool:
 
     def _drain(self) -> None:
         """Handle what the threads have posted, oldest first."""
-        self._waking = False
         take = self._outbox.popleft
         for _ in range(DRAIN_MOST):
             try:
                 job, posted = take()
             except IndexError:
-                return
+                # Until here threads have posted without a wake-up; look once more after this.
+                self._waking = False
+                if not self._outbox:
+                    return
+                continue
             if job.state is State.QUEUED:
                 job.happened(Event.START)
             if type(posted) is bytes:
@@ -257,7 +262,7 @@ class RunningThreadPool:
                 self._stream_ended(job, posted.error)
             else:
                 self._failed(job, posted)
-        self._wake()
+        self._reactor.callLater(0, self._drain)
 
     def _answered(self, job: Job, answer: Answer) -> None:
         waiter = job.answer
@@ -299,27 +304,20 @@ class RunningThreadPool:
 
     # The threads' side.
 
-    def _wake(self) -> None:
-        """Have the reactor drain the outbox, unless it is about to."""
-        if not self._waking:
-            self._waking = True
-            self._reactor.callFromThread(self._drain)
-
     def _post(self, job: Job, what: Any) -> None:
+        """Have the reactor hear of it; it is woken unless it is about to look."""
         self._outbox.append((job, what))
         if not self._waking:
             self._waking = True
             self._reactor.callFromThread(self._drain)
 
     def _run_slot(self, slot: _Slot) -> None:
-        """Take jobs and run them, until there is a token that says stop."""
+        """Take jobs and run them, until there are no more."""
         work = self._source.work()
-        token, take, now = self._tokens.get, self._waiting.popitem, self._now
-        while token():
-            try:
-                _, job = take(last=False)
-            except KeyError:
-                continue  # it left the queue in the meantime
+        bed = threading.Lock()
+        bed.acquire()
+        take, now = self._waiting.take, self._now
+        while (job := take(bed)) is not None:
             job.started = now()
             slot.job = job
             outcome = self._run_job(job, work)

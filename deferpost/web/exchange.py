@@ -98,7 +98,8 @@ class Exchange:
         """The connection is gone: remove or cancel the job, or let it finish unread."""
         self._left = True
         self._open.discard(self)
-        finish = self._on_disconnect is OnDisconnect.FINISH
+        # One that has not started is removed in either case.
+        finish = self._on_disconnect is OnDisconnect.FINISH and self._job.started is not None
         if self._writer is not None:
             self._writer.stop(finish=finish)
         elif not finish:
@@ -106,8 +107,8 @@ class Exchange:
 
     def _common(self) -> None:
         job = self._job
-        run = job.run_so_far(self._now())
-        set_common(self._request, job.head.id, job.queue_seconds, run)
+        now = self._now()
+        set_common(self._request, job.head.id, job.queue_so_far(now), job.run_so_far(now))
 
     def _answered(self, answer: Answer) -> None:
         if self._left:
@@ -157,7 +158,12 @@ class Exchange:
     def _defect(self, failure: Failure) -> None:
         """An error of our own: never a silent hang for the client."""
         _log.failure("[{job}] could not be answered", failure=failure, job=self._job.head.id)
-        if not self._left:
+        error: BaseException = failure.value  # type: ignore[assignment]  # as above
+        if self._left:
+            return
+        if self._writer is None and not self._request.startedWriting:
+            respond_problem(self._request, problem_of(error), self._job.head.id)
+        else:
             self._request.loseConnection()
 
 

@@ -83,10 +83,12 @@ class PostResource(Resource):
         id = request_id(request)
         try:
             self._submit(request, id)
-        except DeferPostError as error:
+        except Exception as error:
             set_common(request, id)
             if isinstance(error, StorageFailed):
                 _log.error("[{job}] the body could not be kept: {error}", job=id, error=error)
+            elif not isinstance(error, DeferPostError):
+                _log.failure("[{job}] could not be submitted", job=id)
             respond_problem(request, problem_of(error), id)
         return NOT_DONE_YET
 
@@ -110,9 +112,11 @@ class PostResource(Resource):
             path.decode("latin-1"),
             query,
             tuple(
-                (name, value)
-                for name, values in request.requestHeaders.getAllRawHeaders()
-                for value in values
+                [
+                    (name, value)
+                    for name, values in request.requestHeaders.getAllRawHeaders()
+                    for value in values
+                ]
             ),
             (client.host, client.port) if hasattr(client, "port") else None,
             self._timeout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from deferpost.web.problems import PROBLEM_TYPE, Problem
@@ -11,6 +12,21 @@ from deferpost.web.problems import PROBLEM_TYPE, Problem
 __all__ = ["request_id", "respond", "respond_problem", "server_timing", "set_common"]
 
 _SENT_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+def _ids() -> Iterator[str]:
+    """Ids that cannot be guessed, of 24 hexadecimal digits.
+
+    Random bytes are asked of the system for many at once: each time is a system call, which gives
+    the interpreter's lock away in the middle of a request.
+    """
+    while True:
+        digits = secrets.token_hex(12 * 256)
+        for start in range(0, len(digits), 24):
+            yield digits[start : start + 24]
+
+
+_new_ids = _ids()
 
 
 def request_id(request: Any) -> str:
@@ -21,7 +37,7 @@ def request_id(request: Any) -> str:
     sent = request.requestHeaders.getRawHeaders(b"x-request-id")
     if sent is not None and len(sent) == 1 and _SENT_ID.fullmatch(sent[0]):
         return sent[0].decode("ascii")  # type: ignore[no-any-return]  # bytes, by IRequest
-    return secrets.token_hex(12)
+    return next(_new_ids)
 
 
 def server_timing(queue_seconds: float, run_seconds: float) -> bytes:

@@ -38,7 +38,7 @@ def access_line(request: Any, status: int, now: float) -> str:
     job = getattr(request, "deferpost_job", None)
     ids = request.responseHeaders.getRawHeaders(b"X-Request-ID")
     id = job.head.id.encode("ascii") if job is not None else (ids or [b"-"])[0]
-    queue, run = (job.queue_seconds, job.run_so_far(now)) if job is not None else (0.0, 0.0)
+    queue, run = (job.queue_so_far(now), job.run_so_far(now)) if job is not None else (0.0, 0.0)
     agent = request.requestHeaders.getRawHeaders(b"user-agent") or [b"-"]
     host = getattr(request.client, "host", None) or "-"
     return (
@@ -90,7 +90,7 @@ class DaemonSite(Site):
         self._directory = directory
         self._access_log = access_log
         self._now = now
-        self._channels: set[Any] = set()
+        self._transports: dict[Any, Any] = {}  # by channel
         self._closed: Deferred[None] | None = None
 
     def getContentFile(self, length: int | None) -> Any:
@@ -110,15 +110,19 @@ class DaemonSite(Site):
     def buildProtocol(self, addr: Any) -> Any:
         """A channel for a connection; it is remembered until its end."""
         channel = super().buildProtocol(addr)
-        lost = channel.connectionLost
+        make, lost = channel.makeConnection, channel.connectionLost
+
+        def make_connection(transport: Any) -> None:
+            self._transports[channel] = transport
+            make(transport)
 
         def connection_lost(reason: Any) -> None:
-            self._channels.discard(channel)
+            del self._transports[channel]
             lost(reason)
             self._fire_if_closed()
 
+        channel.makeConnection = make_connection
         channel.connectionLost = connection_lost
-        self._channels.add(channel)
         return channel
 
     def close_connections(self) -> Deferred[None]:
@@ -128,16 +132,17 @@ class DaemonSite(Site):
         """
         closed: Deferred[None] = Deferred()
         self._closed = closed
-        for channel in list(self._channels):
-            channel.loseConnection()
+        for transport in list(self._transports.values()):
+            transport.unregisterProducer()  # the channel, for whose end it would wait
+            transport.loseConnection()
         self._fire_if_closed()
         return closed
 
     def abort_connections(self) -> None:
         """Close every connection now."""
-        for channel in list(self._channels):
-            channel.abortConnection()
+        for transport in list(self._transports.values()):
+            transport.abortConnection()
 
     def _fire_if_closed(self) -> None:
-        if self._closed is not None and not self._channels and not self._closed.called:
+        if self._closed is not None and not self._transports and not self._closed.called:
             self._closed.callback(None)

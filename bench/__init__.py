@@ -1,0 +1,1 @@
+"""Measures: ``python -m bench`` starts each server in turn, interleaved, and prints a table."""
