@@ -86,7 +86,8 @@ class SpooledBody(io.RawIOBase):
         """The body, at its beginning; whoever takes it closes it."""
         file, self._file = self._file or io.BytesIO(), None
         file.seek(0)
-        return file
+        # Handlers read lines, which of a raw file would be a system call for each byte.
+        return file if isinstance(file, io.BytesIO) else io.BufferedReader(file)
 
     def tell(self) -> int:
         """How many bytes have arrived: all that Twisted asks of the position."""

@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 import traceback
-from types import TracebackType
 from typing import Any
 
 from deferpost.app import App
@@ -45,7 +44,7 @@ def load_app(name: str) -> App:
         return found
     if not callable(found):
         raise DeclarationError(
-            f"{name} is a {type(found).__name__}, which is neither an App nor a handler"
+            f"{name} is neither an App nor a handler, but of the type {type(found).__name__}"
         )
     app = App()
     app.post("/")(found)
@@ -83,10 +82,11 @@ def _failed(module_name: str, error: BaseException) -> DeclarationError:
 
 
 def _users_part(error: BaseException) -> str:
-    """The traceback from the first frame that is the user's."""
+    """The traceback without our frames; what a declaration's error says is not repeated."""
     folders = (os.path.dirname(__file__), os.path.dirname(importlib.__file__))
     ours = (*(os.path.join(folder, "") for folder in folders), "<frozen importlib")
-    frames: TracebackType | None = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(ours):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    report = traceback.TracebackException.from_exception(error)
+    report.stack[:] = [frame for frame in report.stack if not frame.filename.startswith(ours)]
+    if isinstance(error, DeclarationError):
+        return "".join(report.stack.format())
+    return "".join(report.format() if report.stack else report.format_exception_only())

@@ -56,8 +56,15 @@ def plan_of(pool: PoolSettings) -> Any:
 
 
 def plans_of(settings: Settings, app: App) -> dict[str, Any]:
-    """The plans that an app's routes can name: the settings' in place of the app's."""
-    configured = {name: plan_of(pool) for name, pool in settings.pools.items()}
+    """The plans that an app's routes can name.
+
+    What is configured other than by default takes the place of what the app says of a pool.
+    """
+    configured = {
+        name: plan_of(pool)
+        for name, pool in settings.pools.items()
+        if name not in app.pools or pool != default_pool(pool.kind)
+    }
     return {"reactor": plan_of(default_pool("reactor")), **app.pools, **configured}
 
 
@@ -106,7 +113,7 @@ class Runtime:
             self._plans[route.pool] = plan
             by_pool.setdefault(route.pool, []).append(route)
         for name, its_routes in by_pool.items():
-            self._sources[name] = Handlers(its_routes)
+            self._sources[name] = Handlers(its_routes, directory)
             if self._plans[name].kind == "process":
                 self._sources[name].refs()  # so that what has no name is said now
         self._pools: dict[str, Any] = {}

@@ -20,12 +20,13 @@ __all__ = ["Options", "main", "makeService"]
 class Options(usage.Options):
     """The options of the daemon.  What they mean is in :mod:`deferpost.settings`."""
 
-    synopsis = "deferpost [options] [module:app]"
+    synopsis = "[options] module:app"
     longdesc = (
-        "Serves module:app (an App, or a handler, which is then at /) from the current folder. "
-        "Every option can stand in the TOML file of --config and in the environment too, as "
-        "DEFERPOST_ and its name in capitals; options win over the environment, and the "
-        "environment wins over the file."
+        "Serves module:app (an App, or a handler, which is then at /) from the current folder or "
+        "from Python's path. What the options set can stand in the TOML file of --config and in "
+        "the environment too, as DEFERPOST_LISTEN or DEFERPOST_POOLS_THREAD_SIZE; "
+        "--print-config shows all of it as such a file. Options take precedence over the "
+        "environment, and the environment over the file."
     )
     optFlags = [  # noqa: RUF012 (Twisted's way)
         ["check-config", None, "Check the configuration and the app, and exit."],
@@ -40,6 +41,11 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.given: list[tuple[str, str]] = []
+
+    def getSynopsis(self) -> str:
+        """The first line of the help, for ``deferpost`` and for ``twistd deferpost``."""
+        synopsis: str = super().getSynopsis()
+        return synopsis if self.parent is not None else f"Usage: deferpost {synopsis}"
 
     def opt_version(self) -> NoReturn:
         """Print the version of deferpost and exit."""
@@ -81,7 +87,8 @@ class Options(usage.Options):
         if self["check-config"]:
             if self.settings.app is not None:
                 _build(self.settings, own_signals=False)
-            print("deferpost: the configuration is correct")
+            unnamed = "" if self.settings.app is not None else ", but names no app"
+            print(f"deferpost: the configuration is correct{unnamed}")
             raise SystemExit(0)
 
 
@@ -115,11 +122,10 @@ def _fail(message: str) -> NoReturn:
 
 
 def _fail_configuration(error: ConfigurationError) -> NoReturn:
-    count = len(error.problems)
-    _fail(
-        f"the configuration has {count} problem{'s' if count > 1 else ''}:\n  "
-        + "\n  ".join(error.problems)
-    )
+    # The app is the argument here.
+    problems = [problem.replace("option --app:", "argument:", 1) for problem in error.problems]
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    _fail(f"the configuration has {count}:\n  " + "\n  ".join(problems))
 
 
 def _build(settings: Settings, *, own_signals: bool) -> Any:
@@ -135,7 +141,7 @@ def _build(settings: Settings, *, own_signals: bool) -> Any:
         app = load_app(settings.app)
         return DaemonService(app, settings, reactor, own_signals=own_signals)
     except DeclarationError as error:
-        _fail(f"{error}\n{error.traceback}" if error.traceback else str(error))
+        _fail(f"{error}\n{error.traceback}".rstrip() if error.traceback else str(error))
     except ConfigurationError as error:
         _fail_configuration(error)
 

@@ -29,16 +29,29 @@ class Call:
     :param head: the call without its body.
     :param body: the body, at its beginning.
     :param control: the connection to the job.
+    :param directory: where uploaded files are kept; None for the system's choice.
 
     :ivar body: the request's body, a binary file: in memory while small, else a temporary file.
     :ivar deadline: the time at which the run will be ended, on the clock of
         :func:`time.monotonic`; None where it has no limit.
     """
 
-    __slots__ = ("_args", "_control", "_form", "_head", "_headers", "body", "deadline")
+    __slots__ = (
+        "_args",
+        "_control",
+        "_directory",
+        "_form",
+        "_head",
+        "_headers",
+        "body",
+        "deadline",
+    )
 
-    def __init__(self, head: CallHead, body: BinaryIO, control: Control) -> None:
+    def __init__(
+        self, head: CallHead, body: BinaryIO, control: Control, directory: str | None = None
+    ) -> None:
         self._head = head
+        self._directory = directory
         self._control = control
         self.body = body
         self.deadline = None if head.timeout is None else time.monotonic() + head.timeout
@@ -123,7 +136,7 @@ class Call:
             from deferpost.handlers.forms import parse_form
 
             content_type = self.headers.get("content-type")
-            self._form = parse_form(content_type, self.body)
+            self._form = parse_form(content_type, self.body, directory=self._directory)
         return self._form
 
     @property

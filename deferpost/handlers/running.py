@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -26,9 +26,11 @@ class Handlers:
     """The handlers of the routes of one pool.
 
     :param routes: the routes.
+    :param directory: where uploaded files are kept; None for the system's choice.
     """
 
-    def __init__(self, routes: list[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], directory: str | None = None) -> None:
+        self._directory = directory
         self._handlers = {route.path: route.handler for route in routes}
         self._coroutines: dict[str, Callable[[Call], Any]] = {
             route.path: route.handler() if is_class(route.handler) else route.handler
@@ -38,11 +40,12 @@ class Handlers:
 
     def work(self) -> Work:
         """The work of one more thread; each class is built at the thread's first call to it."""
-        return _Work({route: _Lazy(handler) for route, handler in self._handlers.items()})
+        lazy = {route: _Lazy(handler) for route, handler in self._handlers.items()}
+        return _Work(lazy, self._directory)
 
     def coroutine(self, head: CallHead, body: BinaryIO, control: Control) -> Any:
         """The coroutine of one call to an ``async def`` handler."""
-        return self._coroutines[head.route](Call(head, body, control))
+        return self._coroutines[head.route](Call(head, body, control, self._directory))
 
     def encode(self, result: Any) -> Answer:
         """See :func:`deferpost.handlers.replies.encode`."""
@@ -61,17 +64,18 @@ class Handlers:
         return tuple(refs)
 
 
-def bind(refs: tuple[HandlerRef, ...]) -> Work:
+def bind(refs: Sequence[HandlerRef], directory: str | None = None) -> Work:
     """Import the handlers and build the classes: the set-up of a worker process.
 
     :param refs: where the handlers are.
+    :param directory: where uploaded files are kept; None for the system's choice.
     :raises Exception: whatever the user's modules and classes raise.
     """
     bound = {}
     for ref in refs:
         handler = load(ref)
         bound[ref.route] = handler() if is_class(handler) else handler
-    return _Work(bound)
+    return _Work(bound, directory)
 
 
 class _Lazy:
@@ -93,15 +97,19 @@ class _Work:
     """Runs the calls of one worker.
 
     :param handlers: the handler of each route.
+    :param directory: where uploaded files are kept.
     """
 
-    __slots__ = ("_handlers",)
+    __slots__ = ("_directory", "_handlers")
 
-    def __init__(self, handlers: Mapping[str, Callable[[Call], Any]]) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Callable[[Call], Any]], directory: str | None
+    ) -> None:
         self._handlers = handlers
+        self._directory = directory
 
     def __call__(self, head: CallHead, body: BinaryIO, control: Control) -> Answer:
-        call = Call(head, body, control)
+        call = Call(head, body, control, self._directory)
         streams = False
         try:
             answer = encode(self._handlers[head.route](call))
@@ -164,4 +172,6 @@ def _users_traceback(error: Exception) -> str:
     here = os.path.join(os.path.dirname(__file__), "")
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(here):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
+    # Without the surrogates that stand in names of files: no encoder takes them.
+    return "".join(lines).encode("utf-8", "backslashreplace").decode()

@@ -150,12 +150,13 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
         return
     assert isinstance(set_up, SetUp)
     sys.path[:] = set_up.sys_path
+    del sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         # Lines of both appear in the order in which they were written.
         assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        work = bind(set_up.handlers)
+        work = bind(set_up.handlers, set_up.directory)
     except Exception:
         with contextlib.suppress(BrokenPipeError):
             channel.send(SetUpFailed(traceback.format_exc()))

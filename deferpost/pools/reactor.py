@@ -6,6 +6,7 @@ must not hold the reactor up.
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections import OrderedDict
 from typing import Any
@@ -134,7 +135,9 @@ class RunningReactorPool:
     def _stop_encoders(self) -> None:
         self._out_of_patience = None
         if self._stopped is not None:
-            self._encoders.stop()  # what they encode ends by itself
+            # What is still encoded for a job that was canceled ends by itself, and to wait for
+            # it here would hold the reactor up.
+            threading.Thread(target=self._encoders.stop, daemon=True).start()
             self._stopped.callback(len(self._running))
 
     def _start(self, job: Job) -> None:
