@@ -43,7 +43,7 @@ class SpooledBody(io.RawIOBase):
         self._memory = memory
         self._limit = limit
         self._directory = directory
-        self._file: BinaryIO | None = io.BytesIO()
+        self._file: io.BytesIO | io.FileIO | None = io.BytesIO()
         self._in_memory = True
         self._size = 0
         self.too_large = False

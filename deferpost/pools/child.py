@@ -195,6 +195,10 @@ def _run(
             outcome = _refused(error)
         except HandlerFailed as error:
             outcome = Raised(error.traceback)
+        except Canceled:
+            if control.canceled:
+                raise
+            outcome = Raised("deferpost.Canceled: raised by the handler, though nobody canceled it")
         body.close()
         # What the handler printed is in the pipe before its outcome is in the socket, so that it
         # is logged as this job's.

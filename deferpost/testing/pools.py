@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from deferpost.errors import PoolFull, ShuttingDown
+from deferpost.errors import HandlerFailed, PoolFull, ShuttingDown
 from deferpost.interfaces import IChunkSink, IChunkSource, IPoolPlan, IWorkerPool, PoolContext
 from deferpost.jobs import Job
 from deferpost.model import Answer, PoolStatus, Reason, Rung
@@ -37,12 +37,19 @@ class _LinePool:
     :param size: how many jobs run at once.
     :param max_waiting: how many more may wait.
     :param window: bytes of a stream that may be unread before its handler is held back.
+    :param tracebacks: takes what handlers raised, by the ids of their requests.
     :raises deferpost.errors.DeclarationError: it stands for processes, and one of its handlers is
         none that a process could find.
     """
 
     def __init__(
-        self, context: PoolContext, kind: str, size: int, max_waiting: int, window: int
+        self,
+        context: PoolContext,
+        kind: str,
+        size: int,
+        max_waiting: int,
+        window: int,
+        tracebacks: dict[str, str],
     ) -> None:
         if kind == "process":
             context.source.refs()
@@ -55,6 +62,7 @@ class _LinePool:
         self._size = size
         self._max_waiting = max_waiting
         self._window = window
+        self._tracebacks = tracebacks
         self._waiting: OrderedDict[int, Job] = OrderedDict()
         self._runs: dict[int, Run] = {}
         self._stopped: Deferred[int] | None = None
@@ -145,6 +153,10 @@ class _LinePool:
 
     # What runs tell.
 
+    def run_failed(self, run: Run, error: HandlerFailed) -> None:
+        """See :class:`deferpost.testing.runs.Owner`."""
+        self._tracebacks[run.job.head.id] = error.traceback
+
     def run_ended(self, run: Run) -> None:
         """See :class:`deferpost.testing.runs.Owner`."""
         del self._runs[run.job.key]
@@ -171,8 +183,15 @@ class _LinePool:
 class RunningInlinePool(_LinePool):
     """A started :class:`InlinePool`; see :class:`deferpost.interfaces.IWorkerPool`."""
 
-    def __init__(self, context: PoolContext, kind: str, size: int, max_waiting: int) -> None:
-        super().__init__(context, kind, size, max_waiting, window=1)
+    def __init__(
+        self,
+        context: PoolContext,
+        kind: str,
+        size: int,
+        max_waiting: int,
+        tracebacks: dict[str, str],
+    ) -> None:
+        super().__init__(context, kind, size, max_waiting, 1, tracebacks)
         self._filling = False
 
     def _fill(self) -> None:
@@ -232,8 +251,15 @@ class _PulledChunks:
 class RunningManualPool(_LinePool):
     """A started :class:`ManualPool`; see :class:`deferpost.interfaces.IWorkerPool`."""
 
-    def __init__(self, context: PoolContext, kind: str, size: int, max_waiting: int) -> None:
-        super().__init__(context, kind, size, max_waiting, window=WINDOW_BYTES)
+    def __init__(
+        self,
+        context: PoolContext,
+        kind: str,
+        size: int,
+        max_waiting: int,
+        tracebacks: dict[str, str],
+    ) -> None:
+        super().__init__(context, kind, size, max_waiting, WINDOW_BYTES, tracebacks)
 
     @property
     def waiting(self) -> tuple[Job, ...]:
@@ -271,15 +297,17 @@ class InlinePool:
         by name) or ``reactor`` (for coroutines).
     :ivar size: how many jobs, coroutines and streams that is, run at once.
     :ivar max_waiting: how many more may wait.
+    :ivar tracebacks: what handlers raised, by the ids of their requests.
     """
 
     kind: str = "thread"
     size: int = 1000
     max_waiting: int = 1000
+    tracebacks: dict[str, str] = attrs.field(factory=dict, eq=False, repr=False)
 
     def start(self, context: PoolContext) -> RunningInlinePool:
         """Start it; see :meth:`deferpost.interfaces.IPoolPlan.start`."""
-        return RunningInlinePool(context, self.kind, self.size, self.max_waiting)
+        return RunningInlinePool(context, self.kind, self.size, self.max_waiting, self.tracebacks)
 
     def of_kind(self, kind: str) -> Self:
         """The same plan for another kind."""
@@ -297,16 +325,18 @@ class ManualPool:
     :ivar kind: what it stands for, as in :class:`InlinePool`.
     :ivar size: how many jobs run at once.
     :ivar max_waiting: how many more may wait.
+    :ivar tracebacks: what handlers raised, by the ids of their requests.
     """
 
     kind: str = "thread"
     size: int = 4
     max_waiting: int = 1000
+    tracebacks: dict[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     _started: list[RunningManualPool] = attrs.field(factory=list, eq=False, repr=False)
 
     def start(self, context: PoolContext) -> RunningManualPool:
         """Start it; see :meth:`deferpost.interfaces.IPoolPlan.start`."""
-        pool = RunningManualPool(context, self.kind, self.size, self.max_waiting)
+        pool = RunningManualPool(context, self.kind, self.size, self.max_waiting, self.tracebacks)
         self._started.append(pool)
         return pool
 

@@ -37,6 +37,9 @@ class Stage(enum.Enum):
 class Owner(Protocol):
     """What a run tells its pool."""
 
+    def run_failed(self, run: Run, error: HandlerFailed) -> None:
+        """Its handler raised."""
+
     def run_ended(self, run: Run) -> None:
         """Its place is free; the job is about to end."""
 
@@ -159,9 +162,12 @@ class Run:
 
     # Our own.
 
+    def _is_canceling(self) -> bool:
+        return self.job.state is State.CANCELING
+
     def _can_go_on(self) -> bool:
         return self.stage is Stage.STREAMING and (
-            self._unread < self._window or self.job.state is State.CANCELING
+            self._unread < self._window or self._is_canceling()
         )
 
     def _start(self) -> None:
@@ -195,10 +201,10 @@ class Run:
         return answer
 
     def _coroutine_failed(self, failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, CancelledError):
-            error = Canceled()
-        self._failed(_translated(error, failure))
+        if failure.check(CancelledError):
+            self._failed(Canceled())
+        else:
+            self._failed(_translated(failure.value, failure))
 
     def _answered(self, answer: Answer) -> None:
         job = self.job
@@ -213,6 +219,7 @@ class Run:
 
     def _failed(self, error: BaseException) -> None:
         waiter = self.job.answer
+        self._note(error)
         if self.job.state is State.CANCELING:
             log_late(self.job, error)
             self._end(Event.STOP)
@@ -236,7 +243,7 @@ class Run:
         self._unread -= size
 
     def _make_chunk(self) -> None:
-        if self.job.state is State.CANCELING:
+        if self._is_canceling():
             self._stream_ended(None)
             return
         self.stage = Stage.EXECUTING
@@ -250,7 +257,7 @@ class Run:
             self._stream_ended(_translated(error))
         else:
             self.stage = Stage.STREAMING
-            if self.job.state is State.CANCELING:  # since it has begun to make this one
+            if self._is_canceling():  # since it has begun to make this one
                 self._stream_ended(None)
             elif self._buffer is not None:
                 self._unread += len(chunk)
@@ -259,6 +266,7 @@ class Run:
     def _stream_ended(self, error: BaseException | None) -> None:
         error = self._close_chunks() or error
         job, buffer = self.job, self._buffer
+        self._note(error)
         if job.state is State.CANCELING or buffer is None:
             log_late(job, error)
             self._end(Event.STOP)
@@ -266,6 +274,10 @@ class Run:
             self._end(Event.SUCCEED, None, buffer.finish, None)
         else:
             self._end(Event.FAIL, Reason.ERROR, buffer.finish, without_cause(error))
+
+    def _note(self, error: BaseException | None) -> None:
+        if isinstance(error, HandlerFailed):
+            self._owner.run_failed(self, error)
 
     def _close_chunks(self) -> BaseException | None:
         """End the generator where it stands.
@@ -306,7 +318,7 @@ def _is_stream(answer: Answer) -> bool:
     return type(answer.body) is not bytes and answer.length is None
 
 
-def _translated(error: BaseException, failure: Failure | None = None) -> BaseException:
+def _translated(error: Any, failure: Failure | None = None) -> BaseException:
     """The error of a handler, as one of ours."""
     if isinstance(error, (HTTPError, HandlerFailed, Canceled)):
         return error

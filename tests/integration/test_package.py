@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from deferpost import __version__
+
 pytestmark = pytest.mark.integration
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -102,12 +104,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 def test_the_wheel_holds_the_package_and_nothing_else(installed: Installed) -> None:
     """The wheel has the types marker and the plugin, and neither tests nor files of Twisted's."""
-    names = set(zipfile.ZipFile(installed.wheel).namelist())
+    with zipfile.ZipFile(installed.wheel) as archive:
+        names = set(archive.namelist())
     assert {"deferpost/py.typed", "twisted/plugins/deferpost_plugin.py"} <= names
     assert {name for name in names if name.startswith("twisted/")} == {
         "twisted/plugins/deferpost_plugin.py"
     }
-    metadata = "deferpost-0.1.0.dist-info"
+    metadata = f"deferpost-{__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"deferpost", "twisted", metadata}
     modules = {
         path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "deferpost").rglob("*.py")
@@ -126,7 +129,7 @@ def test_every_public_name_is_there(installed: Installed) -> None:
     output = run(installed.bin / "python", "-c", program, cwd=installed.elsewhere)
     file, version = output.split()
     assert installed.bin.parent in Path(file).parents
-    assert version == "0.1.0"
+    assert version == __version__
 
 
 def test_twistd_lists_the_daemon(installed: Installed) -> None:

@@ -1,0 +1,316 @@
+"""The table of settings: each key with its help and its range, and the option that sets it.
+
+One table, :data:`KEYS`, describes every key; the options, the names in the environment, the
+checks of the TOML file and the printed settings derive from it, and the defaults are those of
+:mod:`deferpost.defaults`.  This module decides which single values are good and how they look in
+TOML and as text; it never looks at where a value comes from, or at two values together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from deferpost.defaults import KINDS, PoolKind, PoolSettings, PoolSize, Settings, default_pool
+from deferpost.units import format_duration, format_size, parse_duration, parse_size
+
+__all__ = [
+    "FLAGS",
+    "KEYS",
+    "POOL_KEYS",
+    "TOP_KEYS",
+    "Flag",
+    "Key",
+    "KeyPath",
+    "Shape",
+    "choice",
+    "either",
+    "shape_of",
+]
+
+#: A key in the TOML file: ``("timeout",)``, or ``("pools", "thread", "size")``.
+KeyPath: TypeAlias = tuple[str, ...]
+
+_HOUR = 3_600
+_DAY = 86_400
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How the values of a key look.
+
+    :param expected: what a good value is, with its range, to follow "… is not".
+    :param metavar: stands for the value in the list of options.
+    :param read: takes a TOML value to the setting; raises :exc:`ValueError`.
+    :param write: takes the setting back to a TOML value.
+    :param from_text: takes an option or environment variable to a TOML value, or leaves the
+        text as it is where it makes no sense, for ``read`` to refuse.
+    :param repeated: whether the value is a list, an option given several times.
+    """
+
+    expected: str
+    metavar: str
+    read: Callable[[object], Any]
+    write: Callable[[Any], object] = lambda setting: setting
+    from_text: Callable[[str], object] = lambda text: text
+    repeated: bool = False
+
+    def from_texts(self, texts: Sequence[str]) -> object:
+        """Take what an option or environment variable says to a TOML value."""
+        return list(texts) if self.repeated else self.from_text(texts[-1])
+
+
+_T = TypeVar("_T")
+
+
+def _checked(read: Callable[[object], _T], fits: Callable[[_T], bool]) -> Callable[[object], _T]:
+    def checked(value: object) -> _T:
+        setting = read(value)
+        if not fits(setting):
+            raise ValueError(value)
+        return setting
+
+    return checked
+
+
+def _duration(low: int, high: int, *, open_start: bool = False) -> Shape:
+    start = f"above {format_duration(low)} and up" if open_start else f"from {format_duration(low)}"
+    return Shape(
+        expected=f'a duration {start} to {format_duration(high)}, such as "30s" or "1m30s"',
+        metavar="DURATION",
+        read=_checked(parse_duration, lambda s: low <= s <= high and not (open_start and s == low)),
+        write=format_duration,
+    )
+
+
+def _size(low: int, high: int) -> Shape:
+    return Shape(
+        expected=f'a size from {format_size(low)} to {format_size(high)}, such as "4MB" or "64KiB"',
+        metavar="SIZE",
+        read=_checked(parse_size, lambda size: low <= size <= high),
+        write=format_size,
+    )
+
+
+def _count(low: int, high: int, *, auto: bool = False) -> Shape:
+    def read(value: object) -> PoolSize:
+        if auto and value == "auto":
+            return "auto"
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise ValueError(value)
+
+    def from_text(text: str) -> object:
+        digits = text.strip()
+        return int(digits) if re.fullmatch("[0-9]{1,18}", digits) else text
+
+    return Shape(
+        expected=f"a whole number from {low} to {high}" + (' or "auto"' if auto else ""),
+        metavar="NUMBER",
+        read=read,
+        from_text=from_text,
+    )
+
+
+def choice(*choices: str) -> Shape:
+    """Return the shape of a value that is one of these words."""
+
+    def read(value: object) -> object:
+        if value not in choices:
+            raise ValueError(value)
+        return value
+
+    return Shape(expected=either(choices), metavar="|".join(choices), read=read)
+
+
+def either(choices: Sequence[str]) -> str:
+    """Put words as messages do: ``"one", "two" or "three"``."""
+    *others, last = [f'"{choice}"' for choice in choices]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _read_boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
+def _boolean_from_text(text: str) -> object:
+    words = {"true": True, "yes": True, "on": True, "1": True}
+    words |= {"false": False, "no": False, "off": False, "0": False}
+    return words.get(text.strip().lower(), text)
+
+
+def _read_application(value: object) -> str | None:
+    if value == "":
+        return None
+    if isinstance(value, str):
+        module, _, attribute = value.partition(":")
+        if all(name.isidentifier() for name in f"{module}.{attribute}".split(".")):
+            return value
+    raise ValueError(value)
+
+
+def _read_directory(value: object) -> str | None:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(value)
+    return value or None
+
+
+def _read_endpoints(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(value)
+    if not all(isinstance(item, str) and item.strip() for item in value):
+        raise ValueError(value)
+    return tuple(value)
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One key: a row of the table.
+
+    :param name: as in the TOML file, and the name of the field of the settings.
+    :param help: what it decides, as one line of the list of options.
+    :param shape: how its values look.
+    :param kinds: the kinds of pools that have this key; empty for a key outside of pools.
+    """
+
+    name: str
+    help: str
+    shape: Shape
+    kinds: tuple[PoolKind, ...] = ()
+
+
+KEYS: tuple[Key, ...] = (
+    Key(
+        "app",
+        "The app to serve.",
+        Shape(
+            expected='an app as "module:attribute", or "" for none',
+            metavar="MODULE:ATTRIBUTE",
+            read=_read_application,
+            write=lambda app: app or "",
+        ),
+    ),
+    Key(
+        "listen",
+        "Twisted endpoint to listen on; may be given several times.",
+        Shape(
+            expected='a list of one or more endpoint strings, such as ["tcp:8080"]',
+            metavar="ENDPOINT",
+            read=_read_endpoints,
+            repeated=True,
+        ),
+    ),
+    Key("max_body", "Largest request body, for routes that set none.", _size(0, 2**40)),
+    Key(
+        "body_memory",
+        "Bodies up to this size stay in memory, larger ones go to a temporary file.",
+        _size(0, 64 * 2**20),
+    ),
+    Key(
+        "temporary_directory",
+        "Directory for the temporary files.",
+        Shape(
+            expected='the path of a directory, or "" for the system\'s own',
+            metavar="PATH",
+            read=_read_directory,
+            write=lambda path: path or "",
+        ),
+    ),
+    Key(
+        "timeout",
+        "How long a call may run, for routes that set none.",
+        _duration(0, 30 * _DAY, open_start=True),
+    ),
+    Key("grace", "How long running work may go on at shutdown.", _duration(0, _DAY)),
+    Key(
+        "access_log",
+        "Whether each request is logged.",
+        Shape(
+            expected="true or false",
+            metavar="yes|no",
+            read=_read_boolean,
+            from_text=_boolean_from_text,
+        ),
+    ),
+    Key("kind", "What runs the work.", choice(*KINDS), KINDS),
+    Key("size", "How many calls run at once.", _count(1, 1024, auto=True), ("thread", "process")),
+    Key("size", "How many calls run at once.", _count(1, 100_000, auto=True), ("reactor",)),
+    Key("max_waiting", "How many calls may wait for their turn.", _count(0, 1_000_000), KINDS),
+    Key(
+        "kill_grace",
+        "Time between SIGTERM and SIGKILL for a process that is to stop.",
+        _duration(0, _HOUR),
+        ("process",),
+    ),
+)
+
+#: The keys outside of pools, by name.
+TOP_KEYS = {key.name: key for key in KEYS if not key.kinds}
+#: The keys of pools by name, each with a row for every range that it has.
+POOL_KEYS = {key.name: [row for row in KEYS if row.name == key.name] for key in KEYS if key.kinds}
+
+
+def shape_of(path: KeyPath) -> Shape:
+    """Return how the values of a key look; of a pool's, the first row serves for any text.
+
+    :param path: of a key that there is.
+    """
+    return (TOP_KEYS[path[0]] if len(path) == 1 else POOL_KEYS[path[2]][0]).shape
+
+
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """A command-line option, one for each key of the top level and of the three usual pools.
+
+    :param name: without the dashes in front, such as ``"max-body"``.
+    :param metavar: stands for the value.
+    :param help: one line.
+    :param default: as it could be written on the command line; empty for none.
+    :param repeated: whether each further use adds to the list.
+    :param path: the key in the TOML file.
+    """
+
+    name: str
+    metavar: str
+    help: str
+    default: str
+    repeated: bool
+    path: KeyPath
+
+
+def _flag(key: Key, settings: Settings | PoolSettings, pool: PoolKind | None = None) -> Flag:
+    name, help_text = key.name.replace("_", "-"), key.help
+    path: KeyPath = (key.name,)
+    if pool is not None:
+        name = f"{pool}-{name}"
+        help_text = f"{pool.capitalize()} pool: {key.help[0].lower()}{key.help[1:]}"
+        path = ("pools", pool, key.name)
+    return Flag(
+        name=name,
+        metavar=key.shape.metavar,
+        help=help_text,
+        default=_default_text(key.shape.write(getattr(settings, key.name))),
+        repeated=key.shape.repeated,
+        path=path,
+    )
+
+
+def _default_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _flags() -> Iterator[Flag]:
+    for key in TOP_KEYS.values():
+        yield _flag(key, Settings())
+    for kind in KINDS:
+        for key in KEYS:
+            if kind in key.kinds and key.name != "kind":
+                yield _flag(key, default_pool(kind), kind)
+
+
+#: The options, in the order of the table.
+FLAGS: tuple[Flag, ...] = tuple(_flags())

@@ -1,0 +1,781 @@
+"""The behaviour suite: what every :class:`~deferpost.interfaces.IWorkerPool` does.
+
+A pool of your own proves itself by it, under trial and under pytest with pytest-twisted::
+
+    from twisted.internet import reactor
+    from twisted.trial.unittest import TestCase
+
+    from deferpost.testing.behaviour import PoolBehaviour
+
+
+    class MyPoolTests(PoolBehaviour, TestCase):
+        reactor = reactor
+
+        def make_plan(self, *, size, max_waiting):
+            return MyPool(size=size, max_waiting=max_waiting)
+
+Handlers of a pool run in ``call`` order only as far as these tests say so.  A pool that runs
+coroutines sets ``handler_kind = "coroutine"`` and takes the mixins that apply: all but those of
+streams.  One with another process grace than these handlers, who all end when they are told, need
+not care.
+"""
+
+# unittest's assertions say more under trial, which does not rewrite `assert`.
+# ruff: noqa: PT009, PT027
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from typing import BinaryIO
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
+from zope.interface.verify import verifyObject
+
+from deferpost.errors import (
+    DeadlineExceeded,
+    HandlerFailed,
+    HTTPError,
+    PoolFull,
+    ShuttingDown,
+)
+from deferpost.interfaces import IChunkSource, IWorkerPool
+from deferpost.model import Answer, Progress, Reason, Rung, State
+from deferpost.testing.clocked import ClockedReactor
+from deferpost.testing.handlers import large_body, numbered_chunk
+from deferpost.testing.suite import PoolSuite, Reader, Sent
+
+__all__ = [
+    "AnswerBehaviour",
+    "DeadlineBehaviour",
+    "LiveStreamBehaviour",
+    "PoolBehaviour",
+    "ProgressBehaviour",
+    "QueueBehaviour",
+    "StreamBehaviour",
+]
+
+#: Bytes that are large for every pool: more than goes through a socket or a pipe at once.
+_LARGE_BYTES = 20 * 1024 * 1024
+
+#: Bytes of a stream that a pool may take from a handler before its reader has taken them.
+_UNREAD_MOST = 4 * 1024 * 1024
+
+
+def _file_of(data: bytes) -> BinaryIO:
+    """A body that is in a file, at its beginning."""
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (the pool closes it)
+    file.write(data)
+    file.seek(0)
+    return file  # type: ignore[return-value]  # a raw file, as large bodies are
+
+
+class AnswerBehaviour(PoolSuite):
+    """A job is run, and its answer or error is given to whoever waits for it."""
+
+    def test_is_a_pool(self) -> None:
+        """It has what the interface asks for."""
+        verifyObject(IWorkerPool, self.start_pool())
+        self.assertEqual(self.pool.name, "tested")
+
+    async def test_answers_go_to_their_jobs(self) -> None:
+        """Each of many jobs gets its own answer."""
+        self.start_pool(size=3, max_waiting=200)
+        jobs = {b"body %d" % n: self.submit("echo", b"body %d" % n) for n in range(200)}
+        for body, sent in jobs.items():
+            self.assertEqual(await self.content_of(sent), body)
+            await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_handler_sees_its_call(self) -> None:
+        """The handler is given the call that was submitted."""
+        self.start_pool()
+        sent = self.submit("describe", word="ünïcode & more")
+        answer = await self.answer_of(sent)
+        self.assertEqual(answer.headers, ((b"Content-Type", b"application/json"),))
+        self.assertEqual(
+            (await self.content_of(sent)).decode(),
+            '{"id":"describe-1","route":"/describe","path":"/app/describe",'
+            '"args":["ünïcode & more"]}',
+        )
+
+    async def test_no_content(self) -> None:
+        """A handler that returns nothing is answered with 204 and no body."""
+        self.start_pool()
+        answer = await self.answer_of(self.submit("empty"))
+        self.assertEqual((answer.status, answer.body, answer.length), (204, b"", 0))
+
+    async def test_large_answer(self) -> None:
+        """An answer of many megabytes arrives whole."""
+        self.start_pool()
+        sent = self.submit("large", size=_LARGE_BYTES)
+        content = await self.content_of(sent)
+        self.assertEqual(hashlib.sha256(content).digest(), _digest(large_body(_LARGE_BYTES)))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_large_body(self) -> None:
+        """A body of many megabytes, which is in a file, reaches the handler whole."""
+        self.start_pool()
+        body = large_body(_LARGE_BYTES)
+        sent = self.submit("echo", _file_of(body))
+        self.assertEqual(_digest(await self.content_of(sent)), _digest(body))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_file_answer(self) -> None:
+        """A file that a handler returns is given from the position at which it stands."""
+        self.start_pool()
+        sent = self.submit("file")
+        self.assertEqual(await self.content_of(sent), large_body(100_000)[5:])
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_own_body_as_answer(self) -> None:
+        """A handler may return its body, in memory or in a file."""
+        self.start_pool()
+        for body in (b"short", _file_of(large_body(500_000))):
+            sent = self.submit("own_body", body)
+            expected = body if isinstance(body, bytes) else large_body(500_000)
+            self.assertEqual(await self.content_of(sent), expected)
+
+    async def test_http_error(self) -> None:
+        """An HTTPError that the handler raises arrives with all that it says."""
+        self.start_pool()
+        sent = self.submit("refuse")
+        error = await self.error_of(sent, HTTPError)
+        self.assertEqual(
+            (error.status, error.detail, error.title, error.type, error.headers, error.extensions),
+            (
+                422,
+                "There are too many words.",
+                "Too Wordy",
+                "https://example.org/wordy",
+                (("X-Words", "7"), ("X-Words", "8")),
+                {"words": 7},
+            ),
+        )
+        await self.end_of(sent, State.FAILED, Reason.ERROR)
+
+    async def test_other_error(self) -> None:
+        """Whatever else a handler raises arrives as HandlerFailed, with its traceback."""
+        self.start_pool()
+        sent = self.submit("fail")
+        error = await self.error_of(sent, HandlerFailed)
+        self.assertEqual(str(error), "LookupError: the handler's own words")
+        self.assertIn("in fail", error.traceback)
+        await self.end_of(sent, State.FAILED, Reason.ERROR)
+
+    async def test_canceled_by_itself(self) -> None:
+        """A handler that raises Canceled, though nobody canceled it, has failed."""
+        self.start_pool()
+        sent = self.submit("cancel_itself")
+        error = await self.error_of(sent, HandlerFailed)
+        self.assertIn("Canceled", str(error))
+        await self.end_of(sent, State.FAILED, Reason.ERROR)
+
+    async def test_goes_on_after_errors(self) -> None:
+        """Errors of handlers leave the pool as it was."""
+        self.start_pool(size=2)
+        failing = [self.submit(name) for name in ("fail", "refuse", "cancel_itself") * 3]
+        for sent in failing:
+            await self.error_of(sent, Exception)
+        self.assertEqual(await self.content_of(self.submit("echo", b"well")), b"well")
+        status = self.pool.status()
+        self.assertEqual((status.running, status.waiting, status.stuck), (0, 0, 0))
+        self.assertEqual(status.restarts, 0)
+
+    async def test_class_is_built_once(self) -> None:
+        """A handler that is a class is built once in each worker."""
+        self.start_pool(size=1)
+        for calls in range(1, 6):
+            self.assertEqual(await self.content_of(self.submit("calls")), b"%d" % calls)
+
+    async def test_cancel_after_the_end(self) -> None:
+        """A cancel that comes too late changes nothing."""
+        self.start_pool()
+        sent = self.submit("echo", b"done")
+        self.assertEqual(await self.content_of(sent), b"done")
+        await self.end_of(sent, State.SUCCEEDED)
+        sent.job.cancel(Reason.REQUESTED)
+        assert sent.answer is not None
+        sent.answer.cancel()
+        self.assertEqual((sent.state, sent.job.rung), (State.SUCCEEDED, None))
+        self.assertFalse(sent.job.canceled)
+        self.assertEqual(await self.content_of(self.submit("echo", b"next")), b"next")
+
+    async def test_status_at_rest(self) -> None:
+        """A pool that has nothing to do says so."""
+        self.start_pool(size=2, max_waiting=7)
+        await self.until(lambda: self.pool.status().ready, "the pool is ready")
+        status = self.pool.status()
+        self.assertEqual((status.name, status.size, status.max_waiting), ("tested", 2, 7))
+        self.assertEqual((status.running, status.waiting, status.stuck), (0, 0, 0))
+
+    async def test_stop_at_rest(self) -> None:
+        """A pool that has nothing to do stops, and takes nothing any more."""
+        self.start_pool(size=2)
+        await self.content_of(self.submit("echo", b"x"))
+        self.assertEqual(await self.stop_pool(), 0)
+        self.assertFalse(self.pool.status().ready)
+        with self.assertRaises(ShuttingDown):
+            self.submit("echo")
+
+    async def test_stop_before_any_job(self) -> None:
+        """A pool that was only just started can be stopped."""
+        self.start_pool(size=2)
+        self.assertEqual(await self.stop_pool(), 0)
+
+
+class QueueBehaviour(PoolSuite):
+    """Jobs wait, run and are canceled; needs handlers that run on while the test does.
+
+    :cvar rounds: how often a cancel is set against the end of the same job.
+    """
+
+    rounds = 40
+
+    async def test_full(self) -> None:
+        """As many jobs are taken as run and may wait, no more; and again as many later."""
+        self.start_pool(size=2, max_waiting=3)
+        for _ in range(2):
+            jobs = [self.submit("hold") for _ in range(5)]
+            with self.assertRaises(PoolFull) as caught:
+                self.submit("hold")
+            self.assertEqual(caught.exception.pool, "tested")
+            await self.running(2)
+            with self.assertRaises(PoolFull):
+                self.submit("hold")
+            jobs[-1].job.cancel(Reason.REQUESTED)  # which makes room for one
+            jobs.append(self.submit("hold"))
+            with self.assertRaises(PoolFull):
+                self.submit("hold")
+            self.open_gate()
+            for sent in jobs:
+                await self.until(lambda sent=sent: sent.has_ended, f"{sent} has ended")  # type: ignore[misc]  # bound at once
+            (self.folder / "gate").unlink()
+
+    async def test_nothing_may_wait(self) -> None:
+        """A pool without a queue takes one job for each worker."""
+        self.start_pool(size=1, max_waiting=0)
+        first = self.submit("hold")
+        with self.assertRaises(PoolFull):
+            self.submit("echo")
+        self.open_gate()
+        await self.end_of(first, State.SUCCEEDED)
+        self.assertEqual(await self.content_of(self.submit("echo", b"now")), b"now")
+
+    async def test_first_come_first_served(self) -> None:
+        """Jobs that wait run in the order in which they came."""
+        self.start_pool(size=1)
+        jobs = [self.submit("hold") for _ in range(8)]
+        await self.running(1)
+        jobs.append(self.submit("hold"))
+        jobs[4].job.cancel(Reason.REQUESTED)
+        self.open_gate()
+        for sent in jobs:
+            await self.until(lambda sent=sent: sent.has_ended, f"{sent} has ended")  # type: ignore[misc]  # bound at once
+        expected = [sent.job.head.id for sent in jobs if sent is not jobs[4]]
+        self.assertEqual(self.lines("started"), expected)
+
+    async def test_cancel_while_queued(self) -> None:
+        """A job that is canceled in the queue never runs."""
+        self.start_pool(size=1)
+        first = self.submit("hold")
+        await self.running(1)
+        sent = self.submit("hold", _file_of(b"body"))
+        self.assertEqual(self.pool.status().waiting, 1)
+        self.assertFalse(sent.job.body.closed)
+        sent.job.cancel(Reason.CLIENT_DISCONNECTED)
+        self.assertTrue(sent.has_ended)
+        self.assertTrue(sent.job.body.closed)
+        self.assertEqual((sent.state, sent.job.rung), (State.CANCELED, Rung.REMOVED))
+        self.assertTrue(sent.job.canceled)
+        self.assertEqual(sent.job.reason, Reason.CLIENT_DISCONNECTED)
+        self.assertIsNone(sent.job.started)
+        self.assertEqual(self.pool.status().waiting, 0)
+        await self.error_of(sent, CancelledError)
+        self.open_gate()
+        await self.end_of(first, State.SUCCEEDED)
+        await self.content_of(self.submit("echo"))
+        self.assertNotIn(sent.job.head.id, self.lines("started"))
+
+    async def test_cancel_while_running(self) -> None:
+        """A job that is canceled while it runs is told, and is over when its code is."""
+        self.start_pool(size=1)
+        sent = self.submit("hold")
+        await self.running(1)
+        sent.job.cancel(Reason.CLIENT_DISCONNECTED)
+        self.assertTrue(sent.job.canceled)
+        await self.error_of(sent, CancelledError)
+        await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)
+        self.assertIn(sent.job.rung, (Rung.TOLD, Rung.TERMINATED))
+        self.assertEqual(await self.content_of(self.submit("echo", b"next")), b"next")
+
+    async def test_canceling_until_the_code_has_ended(self) -> None:
+        """A job is not said to be canceled, nor its worker free, while its code still runs."""
+        self.start_pool(size=1, max_waiting=1)
+        sent = self.submit("hold_on")
+        await self.running(1)
+        sent.job.cancel(Reason.REQUESTED)
+        await self.error_of(sent, CancelledError)
+        following = self.submit("echo", b"following")
+        with self.assertRaises(PoolFull):
+            self.submit("echo")
+        self.assertEqual((sent.state, sent.has_ended), (State.CANCELING, False))
+        status = self.pool.status()
+        self.assertEqual((status.running, status.waiting, status.stuck), (1, 1, 1))
+        self.assertEqual(following.state, State.QUEUED)
+        self.open_gate()
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+        self.assertEqual(await self.content_of(following), b"following")
+        self.assertEqual(self.pool.status().stuck, 0)
+
+    async def test_cancel_twice(self) -> None:
+        """A second cancel changes nothing, and the first reason stays."""
+        self.start_pool(size=1)
+        running = self.submit("hold_on")
+        await self.running(1)
+        waiting = self.submit("hold")
+        for sent in (running, waiting):
+            sent.job.cancel(Reason.REQUESTED)
+            sent.job.cancel(Reason.CLIENT_DISCONNECTED)
+            assert sent.answer is not None
+            sent.answer.cancel()
+        self.open_gate()
+        for sent in (running, waiting):
+            await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+
+    async def test_cancel_by_the_deferred(self) -> None:
+        """Canceling the Deferred cancels the job, waiting or running."""
+        self.start_pool(size=1)
+        running = self.submit("hold")
+        await self.running(1)
+        waiting = self.submit("hold")
+        for sent in (waiting, running):
+            assert sent.answer is not None
+            sent.answer.cancel()
+            await self.error_of(sent, CancelledError)
+            await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+        self.assertEqual(waiting.job.rung, Rung.REMOVED)
+
+    async def test_cancel_leaves_others_alone(self) -> None:
+        """Canceling some jobs touches no other."""
+        self.start_pool(size=3, max_waiting=9)
+        jobs = [self.submit("hold") for _ in range(12)]
+        await self.running(3)
+        for sent in jobs[::2]:
+            sent.job.cancel(Reason.REQUESTED)
+        self.open_gate()
+        for sent in jobs[1::2]:
+            self.assertEqual(await self.content_of(sent), sent.job.head.id.encode())
+        for sent in jobs[::2]:
+            await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+
+    async def test_cancel_against_the_end(self) -> None:
+        """A cancel at the moment of the end leaves a job answered or canceled, never both."""
+        self.start_pool(size=1)
+        for turn in range(self.rounds):
+            sent = self.submit("echo", b"%d" % turn)
+            if turn % 4:
+                # Not to wait for something: to come at any moment of a short job.
+                await deferLater(self.reactor, (turn % 4) * 0.0007)
+            self.turn()
+            sent.job.cancel(Reason.REQUESTED)
+            await self.until(lambda sent=sent: sent.has_ended, f"{sent} has ended")  # type: ignore[misc]  # bound at once
+            outcome = sent.outcomes[0]
+            if sent.state is State.SUCCEEDED:
+                self.assertEqual(outcome.body, b"%d" % turn)
+            else:
+                self.assertIs(sent.state, State.CANCELED)
+                self.assertIsInstance(outcome.value, CancelledError)
+        self.assertEqual(await self.content_of(self.submit("echo", b"last")), b"last")
+
+    async def test_status_counts(self) -> None:
+        """The status says how many jobs run, wait and are stuck, at every stage."""
+        self.start_pool(size=2, max_waiting=5)
+        jobs = [self.submit("hold_on", gate=f"gate-{n}") for n in range(1, 6)]
+        status = await self.running(2)
+        self.assertEqual((status.waiting, status.stuck), (3, 0))
+        jobs[0].job.cancel(Reason.REQUESTED)
+        jobs[4].job.cancel(Reason.REQUESTED)
+        status = self.pool.status()
+        self.assertEqual((status.running, status.waiting, status.stuck), (2, 2, 1))
+        self.open_gate("gate-1")
+        await self.end_of(jobs[0], State.CANCELED, Reason.REQUESTED)
+        await self.until(lambda: self.pool.status().waiting == 1)
+        status = await self.running(2)
+        self.assertEqual((status.waiting, status.stuck), (1, 0))
+        for name in ("gate-2", "gate-3", "gate-4"):
+            self.open_gate(name)
+        for sent in jobs[1:4]:
+            await self.end_of(sent, State.SUCCEEDED)
+        status = self.pool.status()
+        self.assertEqual((status.running, status.waiting, status.stuck), (0, 0, 0))
+
+    async def test_stop_cancels_all(self) -> None:
+        """A pool that is stopped cancels what runs and what waits, and takes nothing more."""
+        self.start_pool(size=2)
+        jobs = [self.submit("hold") for _ in range(5)]
+        await self.running(2)
+        stopped: list[int] = []
+        self._stopping = stopped
+        self.pool.stop(60.0).addCallback(stopped.append)
+        with self.assertRaises(ShuttingDown):
+            self.submit("echo")
+        for sent in jobs:
+            await self.error_of(sent, ShuttingDown)
+            await self.end_of(sent, State.CANCELED, Reason.SHUTDOWN)
+        self.assertEqual([sent.job.rung for sent in jobs[2:]], [Rung.REMOVED] * 3)
+        await self.until(lambda: stopped, "the pool has stopped")
+        self.assertEqual(stopped, [0])
+
+    async def test_stop_waits_for_the_code(self) -> None:
+        """A pool has stopped when the code of its jobs has ended, not before."""
+        self.start_pool(size=1)
+        sent = self.submit("hold_on")
+        await self.running(1)
+        stopped: list[int] = []
+        self._stopping = stopped
+        self.pool.stop(60.0).addCallback(stopped.append)
+        await self.error_of(sent, ShuttingDown)
+        self.assertEqual((stopped, sent.state), ([], State.CANCELING))
+        self.open_gate()
+        await self.end_of(sent, State.CANCELED, Reason.SHUTDOWN)
+        await self.until(lambda: stopped, "the pool has stopped")
+
+
+class ProgressBehaviour(PoolSuite):
+    """A handler says how far it is; needs handlers that run on while the test does."""
+
+    async def test_progress(self) -> None:
+        """What the handler says of its progress is on the job, while it runs and after."""
+        self.start_pool()
+        sent = self.submit("report")
+        await self.until(lambda: sent.job.progress, "the job says how far it is")
+        self.assertEqual(sent.job.progress, Progress(1.0, 4.0, "one of four"))
+        self.open_gate()
+        await self.answer_of(sent)
+        self.assertEqual(sent.job.progress, Progress(4.0, 4.0, "all"))
+
+
+class DeadlineBehaviour(PoolSuite):
+    """Jobs whose time is up are ended; needs handlers that run on while the test does.
+
+    The pool's reactor has a clock that the tests move, and so has its ``now``.
+    """
+
+    _clocked: ClockedReactor | None = None
+
+    def turn(self) -> None:
+        """Fire the timers that are due."""
+        super().turn()
+        if self._clocked is not None:
+            self._clocked.clock.advance(0)
+
+    def _start(self, size: int) -> None:
+        self._clocked = clocked = ClockedReactor(self.reactor)
+        self.now = clocked.seconds
+        self.start_pool(size=size, reactor=clocked)
+
+    def _pass(self, seconds: float) -> None:
+        assert self._clocked is not None
+        self._clocked.clock.advance(seconds)
+
+    async def test_time_is_up(self) -> None:
+        """A job that runs too long fails with DeadlineExceeded, and ends as expired."""
+        self._start(size=1)
+        sent = self.submit("hold", timeout=10.0)
+        await self.running(1)
+        self._pass(9.0)
+        self.turn()
+        self.assertEqual(sent.outcomes, [])
+        self._pass(1.5)
+        error = await self.error_of(sent, DeadlineExceeded)
+        self.assertEqual(error.seconds, 10.0)
+        self.assertTrue(sent.job.canceled)
+        await self.end_of(sent, State.EXPIRED, Reason.DEADLINE_RUN)
+        self.assertIn(sent.job.rung, (Rung.TOLD, Rung.TERMINATED))
+        self.assertEqual(await self.content_of(self.submit("echo", b"next")), b"next")
+
+    async def test_expiring_until_the_code_has_ended(self) -> None:
+        """A job whose time is up is not said to be expired while its code still runs."""
+        self._start(size=1)
+        sent = self.submit("hold_on", timeout=1.0)
+        await self.running(1)
+        self._pass(1.0)
+        await self.error_of(sent, DeadlineExceeded)
+        self.assertEqual((sent.state, self.pool.status().stuck), (State.CANCELING, 1))
+        sent.job.cancel(Reason.REQUESTED)
+        self.open_gate()
+        await self.end_of(sent, State.EXPIRED, Reason.DEADLINE_RUN)
+
+    async def test_several_deadlines(self) -> None:
+        """Each of several jobs has its own time."""
+        self._start(size=4)
+        timeouts = (30.0, 10.0, None, 20.0)
+        jobs = {timeout: self.submit("hold", timeout=timeout) for timeout in timeouts}
+        await self.running(4)
+        for passed in (10.0, 20.0, 30.0):
+            self._pass(10.0)
+            await self.end_of(jobs[passed], State.EXPIRED, Reason.DEADLINE_RUN)
+            left = [sent.outcomes for timeout, sent in jobs.items() if (timeout or 99) > passed]
+            self.assertEqual(left, [[]] * len(left))
+        self._pass(1000.0)
+        self.open_gate()
+        await self.end_of(jobs[None], State.SUCCEEDED)
+
+    async def test_waiting_is_not_running(self) -> None:
+        """The time of a job starts with its run: it has all of it, however long it waited."""
+        self._start(size=1)
+        first = self.submit("hold", gate="gate-1")
+        await self.running(1)
+        sent = self.submit("hold", timeout=10.0, gate="gate-2")
+        for _ in range(5):
+            self._pass(7.0)
+            self.turn()
+        self.assertEqual((sent.state, sent.outcomes), (State.QUEUED, []))
+        self.open_gate("gate-1")
+        await self.end_of(first, State.SUCCEEDED)
+        await self.until(lambda: self.pool.status().waiting == 0)
+        await self.running(1)
+        self._pass(9.0)
+        self.turn()
+        self.assertEqual(sent.outcomes, [])
+        self._pass(2.0)
+        await self.end_of(sent, State.EXPIRED, Reason.DEADLINE_RUN)
+        await self.error_of(sent, DeadlineExceeded)
+
+    async def test_in_time(self) -> None:
+        """A job that ends in time is not touched by its deadline."""
+        self._start(size=1)
+        sent = self.submit("echo", b"quick", timeout=5.0)
+        self.assertEqual(await self.content_of(sent), b"quick")
+        self._pass(100.0)
+        self.turn()
+        self.assertEqual((sent.state, sent.job.rung), (State.SUCCEEDED, None))
+
+
+class StreamBehaviour(PoolSuite):
+    """A handler makes its body chunk by chunk, at the pace of its reader."""
+
+    def _count(self, chunks: int, size: int) -> Sent:
+        return self.submit("count", chunks=chunks, size=size)
+
+    async def _source_of(self, sent: Sent) -> tuple[Answer, IChunkSource]:
+        answer = await self.answer_of(sent)
+        self.assertIsNone(answer.length)
+        verifyObject(IChunkSource, answer.body)
+        return answer, answer.body
+
+    async def _paused(self, sent: Sent) -> tuple[Reader, IChunkSource]:
+        """A reader that has paused after two chunks, and a handler that is held back."""
+        _, source = await self._source_of(sent)
+        reader = Reader(source, pause_at=2)
+        await self.until(lambda: len(reader.chunks) == 2, "two chunks have come")
+        seen = [-1]
+
+        def is_still() -> bool:
+            seen.append(len(self.lines("made")))
+            return seen[-1] == seen[-2]
+
+        await self.until(is_still, "the handler is held back")
+        return reader, source
+
+    async def test_in_order(self) -> None:
+        """Chunks arrive in order and whole, and the job has ended when the stream has."""
+        self.start_pool()
+        sent = self._count(500, 1000)
+        answer, source = await self._source_of(sent)
+        self.assertEqual(answer.status, 200)
+        reader = Reader(source)
+        await self.until(lambda: reader.is_over, "the stream ends")
+        self.assertIsNone(reader.error)
+        expected = b"".join(numbered_chunk(index, 1000) for index in range(500))
+        self.assertEqual(b"".join(reader.chunks), expected)
+        await self.end_of(sent, State.SUCCEEDED)
+        self.assertEqual(self.lines("closed"), [sent.job.head.id])
+
+    async def test_large_chunks(self) -> None:
+        """A chunk may be larger than any buffer."""
+        self.start_pool()
+        sent = self._count(3, 3_000_000)
+        content = await self.content_of(sent)
+        expected = b"".join(numbered_chunk(index, 3_000_000) for index in range(3))
+        self.assertEqual(_digest(content), _digest(expected))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_no_chunks(self) -> None:
+        """A stream without chunks is an empty body."""
+        self.start_pool()
+        sent = self._count(0, 1)
+        self.assertEqual(await self.content_of(sent), b"")
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_several_streams(self) -> None:
+        """Streams of several jobs do not mix."""
+        self.start_pool(size=2)
+        jobs = [self._count(50, size) for size in (100, 200, 300)]
+        for size, sent in zip((100, 200, 300), jobs, strict=True):
+            expected = b"".join(numbered_chunk(index, size) for index in range(50))
+            self.assertEqual(await self.content_of(sent), expected)
+
+    async def test_handler_is_held_back(self) -> None:
+        """While its reader has paused, a handler makes no more than a bounded number of chunks."""
+        self.start_pool()
+        chunks, size = 2000, 16 * 1024
+        sent = self._count(chunks, size)
+        reader, _ = await self._paused(sent)
+        self.assertLessEqual(len(self.lines("made")), _UNREAD_MOST // size)
+        self.assertFalse(sent.has_ended)
+        self.assertEqual(self.pool.status().running, 1)
+        reader.resume()
+        await self.until(lambda: reader.is_over, "the stream ends")
+        expected = b"".join(numbered_chunk(index, size) for index in range(chunks))
+        self.assertEqual(_digest(b"".join(reader.chunks)), _digest(expected))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_paused_at_the_end(self) -> None:
+        """A reader that pauses when all is made gets the rest, and the end, later."""
+        self.start_pool()
+        sent = self._count(5, 10)
+        reader, _ = await self._paused(sent)
+        self.assertEqual((len(reader.chunks), reader.is_over), (2, False))
+        reader.resume()
+        await self.until(lambda: reader.is_over, "the stream ends")
+        self.assertEqual(len(b"".join(reader.chunks)), 50)
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_broken_off(self) -> None:
+        """An error in the middle reaches the reader, after what was made before it."""
+        self.start_pool()
+        sent = self.submit("break_off")
+        _, source = await self._source_of(sent)
+        reader = Reader(source)
+        await self.until(lambda: reader.is_over, "the stream ends")
+        self.assertIsInstance(reader.error, HandlerFailed)
+        self.assertIn("the handler's own words", str(reader.error))
+        self.assertEqual(b"onetwo"[: len(b"".join(reader.chunks))], b"".join(reader.chunks))
+        await self.end_of(sent, State.FAILED, Reason.ERROR)
+
+    async def test_error_before_the_first_chunk(self) -> None:
+        """An error before the first chunk is answered as that of any handler."""
+        self.start_pool()
+        sent = self.submit("fail_first")
+        self.assertEqual((await self.error_of(sent, HTTPError)).status, 422)
+        await self.end_of(sent, State.FAILED, Reason.ERROR)
+
+    async def test_abandoned(self) -> None:
+        """A stream that nobody reads any more is canceled, and its handler's finally runs."""
+        self.start_pool()
+        sent = self._count(2000, 16 * 1024)
+        reader, source = await self._paused(sent)
+        source.abandon()
+        await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)
+        self.assertEqual(self.lines("closed"), [sent.job.head.id])
+        self.assertLess(len(self.lines("made")), 2000)
+        self.assertEqual((len(reader.chunks), reader.is_over), (2, False))
+        source.abandon()
+        self.assertEqual(await self.content_of(self.submit("echo", b"next")), b"next")
+
+    async def test_abandoned_unread(self) -> None:
+        """A stream may be abandoned before anybody has read it, for a reason."""
+        self.start_pool()
+        sent = self._count(2000, 16 * 1024)
+        answer, _ = await self._source_of(sent)
+        answer.body.abandon(Reason.REQUESTED)
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+        self.assertEqual(self.lines("closed"), [sent.job.head.id])
+
+    async def test_discarded(self) -> None:
+        """A stream that nobody reads any more may go on to its end: nothing is delivered."""
+        self.start_pool()
+        sent = self._count(500, 16 * 1024)
+        reader, source = await self._paused(sent)
+        source.discard()
+        await self.end_of(sent, State.SUCCEEDED)
+        self.assertEqual(len(self.lines("made")), 500)
+        self.assertEqual((len(reader.chunks), reader.is_over), (2, False))
+
+    async def test_discarded_unread(self) -> None:
+        """A stream may be discarded before anybody has read it."""
+        self.start_pool()
+        sent = self._count(500, 16 * 1024)
+        _, source = await self._source_of(sent)
+        source.discard()
+        await self.end_of(sent, State.SUCCEEDED)
+        self.assertEqual(len(self.lines("made")), 500)
+
+    async def test_canceled_in_the_middle(self) -> None:
+        """A cancel in the middle of a stream breaks it off for its reader."""
+        self.start_pool()
+        sent = self._count(2000, 16 * 1024)
+        reader, _ = await self._paused(sent)
+        sent.job.cancel(Reason.REQUESTED)
+        self.assertIsInstance(reader.error, CancelledError)
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+        self.assertEqual(self.lines("closed"), [sent.job.head.id])
+        self.assertEqual(len(reader.chunks), 2)
+
+    async def test_stopped_in_the_middle(self) -> None:
+        """A pool that stops breaks its streams off."""
+        self.start_pool()
+        sent = self._count(2000, 16 * 1024)
+        reader, _ = await self._paused(sent)
+        await self.stop_pool()
+        self.assertIsInstance(reader.error, ShuttingDown)
+        await self.end_of(sent, State.CANCELED, Reason.SHUTDOWN)
+
+    async def test_deadline_in_the_middle(self) -> None:
+        """The time of a job includes its stream."""
+        clocked = ClockedReactor(self.reactor)
+        self.now = clocked.seconds
+        turn = self.turn
+        self.turn = lambda: (clocked.clock.advance(0), turn())  # type: ignore[method-assign, assignment, return-value]  # for this test
+        self.start_pool(reactor=clocked)
+        sent = self.submit("count", chunks=2000, size=16 * 1024, timeout=10.0)
+        reader, _ = await self._paused(sent)
+        clocked.clock.advance(10.0)
+        await self.until(lambda: reader.is_over, "the stream breaks off")
+        self.assertIsInstance(reader.error, DeadlineExceeded)
+        await self.end_of(sent, State.EXPIRED, Reason.DEADLINE_RUN)
+
+
+class LiveStreamBehaviour(PoolSuite):
+    """A stream arrives while it is made; needs handlers that run on while the test does."""
+
+    async def test_chunk_by_chunk(self) -> None:
+        """A chunk is delivered when it is made, and does not wait for the next."""
+        self.start_pool()
+        sent = self.submit("drip")
+        answer = await self.answer_of(sent)
+        reader = Reader(answer.body)
+        await self.until(lambda: reader.chunks, "the first chunk comes")
+        self.assertEqual((reader.chunks, reader.ended), ([b"first"], False))
+        self.open_gate()
+        await self.until(lambda: reader.is_over, "the stream ends")
+        self.assertEqual((reader.chunks, reader.error), ([b"first", b"second"], None))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_abandoned_while_it_is_made(self) -> None:
+        """A handler between two chunks is told when nobody reads any more."""
+        self.start_pool()
+        sent = self.submit("drip")
+        answer = await self.answer_of(sent)
+        reader = Reader(answer.body)
+        await self.until(lambda: reader.chunks, "the first chunk comes")
+        answer.body.abandon()
+        await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)
+        self.assertEqual((reader.chunks, reader.is_over), ([b"first"], False))
+
+
+class PoolBehaviour(
+    AnswerBehaviour,
+    QueueBehaviour,
+    ProgressBehaviour,
+    DeadlineBehaviour,
+    StreamBehaviour,
+    LiveStreamBehaviour,
+):
+    """All that a pool of plain handlers does."""
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

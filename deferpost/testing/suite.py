@@ -1,0 +1,354 @@
+"""What the tests of the behaviour suite are built on: a pool, jobs for it, and their readers.
+
+It judges what is true of every job whatever the test: that it has ended once, that its body is
+closed, that whoever waits was told.
+"""
+
+# unittest's assertions say more under trial, which does not rewrite `assert`.
+# ruff: noqa: PT009
+
+from __future__ import annotations
+
+import io
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from urllib.parse import urlencode
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from deferpost.handlers.running import Handlers
+from deferpost.interfaces import IChunkSink, PoolContext
+from deferpost.jobs import Job
+from deferpost.lifecycle import ENDED
+from deferpost.model import Answer, CallHead, PoolStatus, Reason, Route, State
+from deferpost.testing.coroutines import COROUTINES, opened
+from deferpost.testing.handlers import HANDLERS
+from deferpost.testing.waiting import until
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase
+else:
+    TestCase = object
+
+__all__ = ["PoolSuite", "Reader", "Sent"]
+
+E = TypeVar("E", bound=BaseException)
+
+#: Seconds that a pool gets to stop.
+_STOP_PATIENCE = 60.0
+
+
+class _Plan(Protocol):
+    def start(self, context: PoolContext) -> Any: ...
+
+
+class Sent:
+    """A job that was submitted, and what has come of it so far.
+
+    :ivar job: the job.
+    :ivar outcomes: what its Deferred has fired with.
+    :ivar ends: its state, each time it was said to have ended.
+    """
+
+    def __init__(self, job: Job, ends: list[State]) -> None:
+        self.job = job
+        self.ends = ends
+        self.outcomes: list[Any] = []
+        self.answer: Deferred[Answer] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sent {self.job!r} {self.outcomes}>"
+
+    @property
+    def state(self) -> State:
+        """Where the job stands."""
+        return self.job.state
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job was said to have ended."""
+        return bool(self.ends)
+
+
+@implementer(IChunkSink)
+class Reader:
+    """Reads a stream, and can pause.
+
+    :param source: the stream, which it opens.
+    :param pause_at: how many chunks it takes before it pauses; None for all.
+
+    :ivar chunks: what it was given.
+    :ivar ended: whether it was told the end.
+    :ivar error: why the stream broke off, if it did.
+    """
+
+    def __init__(self, source: Any, pause_at: int | None = None) -> None:
+        self.chunks: list[bytes] = []
+        self.ended = False
+        self.error: Exception | None = None
+        self._source = source
+        self._pause_at = pause_at
+        self._paused = False
+        source.open(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no more to come."""
+        return self.ended or self.error is not None
+
+    def pause(self) -> None:
+        """Take no more."""
+        self._paused = True
+        self._source.pause()
+
+    def resume(self) -> None:
+        """Take more, without another pause."""
+        self._paused = False
+        self._pause_at = None
+        self._source.resume()
+
+    def chunk(self, data: bytes) -> None:
+        """See :meth:`deferpost.interfaces.IChunkSink.chunk`."""
+        assert not self._paused, "a chunk for a reader that has paused"
+        assert not self.is_over, "a chunk after the end"
+        self.chunks.append(data)
+        if len(self.chunks) == self._pause_at:
+            self.pause()
+
+    def end(self) -> None:
+        """See :meth:`deferpost.interfaces.IChunkSink.end`."""
+        assert not self.is_over, "a second end"
+        self.ended = True
+
+    def fail(self, error: Exception) -> None:
+        """See :meth:`deferpost.interfaces.IChunkSink.fail`."""
+        assert not self.is_over, "a second end"
+        self.error = error
+
+
+class PoolSuite(TestCase):
+    """The ground of the suite's mixins; in them is described what to set.
+
+    :cvar reactor: the reactor that runs the tests.
+    :cvar handler_kind: ``"plain"``, or ``"coroutine"`` for a pool that runs only these.
+    :cvar patience: seconds after which something that is waited for will not come any more.
+    """
+
+    reactor: Any
+    handler_kind = "plain"
+    patience = 60.0
+
+    def make_plan(self, *, size: int, max_waiting: int) -> _Plan:
+        """A plan of the pool under test.
+
+        :param size: how many jobs run at once.
+        :param max_waiting: how many more may wait.
+        """
+        raise NotImplementedError
+
+    def turn(self) -> None:
+        """Called while a test waits: here a pool is driven that runs nothing by itself."""
+
+    # Set-up and its end.
+
+    def setUp(self) -> None:
+        """Prepare a folder and the handlers; no pool yet."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.pool: Any = None
+        self.now: Callable[[], float] = time.monotonic
+        self._sent: list[Sent] = []
+        self._keys = itertools.count(1)
+        self._stopping: list[int] | None = None
+
+    def start_pool(
+        self, *, size: int = 1, max_waiting: int = 100, reactor: Any = None, **context: Any
+    ) -> Any:
+        """Start the pool under test; it is stopped, and all its jobs judged, after the test.
+
+        :param size: how many jobs run at once.
+        :param max_waiting: how many more may wait.
+        :param reactor: the pool's reactor, if it is another than the tests'.
+        :param context: more for its context.
+        """
+        named = COROUTINES if self.handler_kind == "coroutine" else HANDLERS
+        routes = [
+            Route(path=f"/{name}", handler=handler, pool="tested")
+            for name, handler in named.items()
+        ]
+        plan = self.make_plan(size=size, max_waiting=max_waiting)
+        given = {"name": "tested", "source": Handlers(routes), "now": self.now, **context}
+        self.pool = plan.start(PoolContext(reactor=reactor or self.reactor, **given))
+        self.addCleanup(self._end)
+        return self.pool
+
+    def _end(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop_and_judge())
+
+    async def _stop_and_judge(self) -> None:
+        for sent in self._sent:
+            self.open_gate(f"gate-{sent.job.key}")
+        self.open_gate()
+        self.assertEqual(await self.stop_pool(), 0, "workers left behind")
+        for sent in self._sent:
+            self.judge_end(sent)
+
+    async def stop_pool(self, patience: float = _STOP_PATIENCE) -> int:
+        """Stop the pool, if it is not stopped.
+
+        :param patience: seconds.
+        :returns: the number of workers left behind.
+        """
+        if self._stopping is None:
+            left: list[int] = []
+            self._stopping = left
+            self.pool.stop(patience).addCallback(left.append)
+        stopping = self._stopping
+        await self.until(lambda: stopping, "the pool has stopped")
+        return stopping[0]
+
+    def judge_end(self, sent: Sent) -> None:
+        """Judge what is true of every job that has ended."""
+        job = sent.job
+        self.assertEqual(sent.ends, [job.state], f"{job} has not ended exactly once")
+        self.assertIn(job.state, ENDED)
+        self.assertTrue(job.body.closed, f"the body of {job} is open")
+        self.assertEqual(len(sent.outcomes), 1, f"whoever waits for {job} was not told")
+        self.assertIsNone(job.stop)
+        assert job.ended is not None
+        self.assertGreaterEqual(job.ended, job.started or job.created)
+        self.assertGreaterEqual(job.started or job.created, job.created)
+        if job.state is State.SUCCEEDED:
+            self.assertIsNone(job.reason)
+        for outcome in sent.outcomes:
+            if isinstance(outcome, Answer):
+                outcome.close()
+
+    # Jobs.
+
+    def submit(
+        self,
+        handler: str,
+        body: bytes | BinaryIO = b"",
+        *,
+        timeout: float | None = None,
+        gate: str = "gate",
+        **args: object,
+    ) -> Sent:
+        """Submit a job.
+
+        :param handler: the name of one of the suite's handlers.
+        :param body: its body.
+        :param timeout: seconds that it may run.
+        :param gate: the gate at which it waits, if it does.
+        :param args: further arguments of its query.
+        """
+        key = next(self._keys)
+        query = urlencode({"dir": str(self.folder), "gate": gate, **args})
+        route = f"/{handler}"
+        head = CallHead(
+            f"{handler}-{key}", route, "POST", f"/app{route}", query.encode(), (), None, timeout
+        )
+        ends: list[State] = []
+        file = io.BytesIO(body) if isinstance(body, bytes) else body
+        job = Job(key, head, file, self.now(), lambda job: ends.append(job.state))
+        sent = Sent(job, ends)
+        try:
+            sent.answer = self.pool.submit(job)
+        except BaseException:
+            file.close()  # as the dispatcher does
+            raise
+        sent.answer.addBoth(sent.outcomes.append)
+        self._sent.append(sent)
+        return sent
+
+    def open_gate(self, name: str = "gate") -> None:
+        """Let on those who wait at a gate."""
+        gate = self.folder / name
+        gate.touch()
+        opened(gate)
+
+    def lines(self, name: str) -> list[str]:
+        """The lines that handlers have noted in a file."""
+        path = self.folder / name
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    # Waiting.
+
+    async def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Wait until a condition is true.
+
+        :raises AssertionError: it was not true in time.
+        """
+
+        def looked() -> object:
+            self.turn()
+            return condition()
+
+        await until(self.reactor, looked, self.patience, what)
+
+    async def answer_of(self, sent: Sent) -> Answer:
+        """Wait for the answer of a job, which is to have one."""
+        await self.until(lambda: sent.outcomes, f"{sent} is answered")
+        outcome = sent.outcomes[0]
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
+        assert isinstance(outcome, Answer)
+        return outcome
+
+    async def error_of(self, sent: Sent, expected: type[E]) -> E:
+        """Wait for the error of a job, which is to have one."""
+        await self.until(lambda: sent.outcomes, f"{sent} fails")
+        outcome = sent.outcomes[0]
+        self.assertIsInstance(outcome, Failure)
+        error = outcome.value
+        self.assertIsInstance(error, expected, outcome.getTraceback())
+        assert isinstance(error, expected)
+        return error
+
+    async def end_of(self, sent: Sent, state: State, reason: Reason | None = None) -> None:
+        """Wait until a job has ended, as it is to end."""
+        await self.until(lambda: sent.has_ended, f"{sent} has ended")
+        self.assertEqual((sent.state, sent.job.reason), (state, reason))
+
+    async def content_of(self, sent: Sent) -> bytes:
+        """Wait for the whole body of a job's answer, of whichever kind it is."""
+        answer = await self.answer_of(sent)
+        body = answer.body
+        if isinstance(body, bytes):
+            content = body
+        elif answer.length is None:
+            reader = Reader(body)
+            await self.until(lambda: reader.is_over, f"the stream of {sent} ends")
+            self.assertIsNone(reader.error)
+            return b"".join(reader.chunks)
+        else:
+            content = b""
+            while len(content) < answer.length and (
+                piece := body.read(answer.length - len(content))
+            ):
+                content += piece
+            body.close()
+        self.assertEqual(len(content), answer.length)
+        return content
+
+    async def running(self, count: int) -> PoolStatus:
+        """Wait until as many jobs run.
+
+        :returns: the pool's status then.
+        """
+        status: list[PoolStatus] = []
+
+        def looked() -> bool:
+            status[:] = [self.pool.status()]
+            return status[0].running == count
+
+        await self.until(looked, f"{count} jobs run")
+        return status[0]
