@@ -20,8 +20,8 @@ REPORTS := build/reports
 
 # bench joins the checks when it is there.
 CODE := deferpost tests examples twisted/plugins $(wildcard bench)
-# Trial test cases are told by their file names, as in tests/web/test_post_trial.py.  pytest runs
-# them too, in a reactor that is already running: a SynchronousTestCase suits both.
+# Trial test cases are told by their file names, as in tests/pools/test_behaviour_trial.py.  pytest
+# runs them too, before the others: see tests/conftest.py.
 TRIAL = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'test_*_trial.py' | sort)))
 
 .PHONY: help run test lint types unit trial cover bench clean

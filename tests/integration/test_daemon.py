@@ -820,7 +820,7 @@ async def test_unix_socket_of_a_killed_daemon(daemon: StartDaemon, tmp_path: Pat
     assert await second.wait(20) == 1
     assert f"cannot listen on {endpoint}: " in second.log()
     os.kill(first.pid, signal.SIGKILL)
-    await first.gone()
+    assert await first.wait(2) == -signal.SIGKILL
     third = daemon(APP, listen=[endpoint])
     with Connection.unix(path) as connection:
         connection.post("/echo", b"x")
