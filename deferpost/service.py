@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -47,6 +48,9 @@ FLUSH_PATIENCE = 0.5
 #: 3 ms in the median and 31 ms at the 99th percentile, against 20 ms and 249 ms with Python's own
 #: 5 ms (two busy cores, Python 3.11).
 SWITCH_SECONDS = 0.001
+
+#: Objects after which the collector looks at the youngest.
+COLLECT_AFTER = 10_000
 
 #: Paths of the daemon's own.
 _LIVEZ, _READYZ = "/livez", "/readyz"
@@ -320,6 +324,11 @@ class DaemonService(Service):
         if not self._ports:  # nobody called privilegedStartService
             self.privilegedStartService()
         sys.setswitchinterval(SWITCH_SECONDS)
+        # What is loaded stays: a collector that looks at it again and again costs a POST through a
+        # thread 12 % of its CPU time, and one that starts every 700 objects some 6 % more (measured
+        # on the way of a request through a stock channel, Python 3.11).
+        gc.freeze()
+        gc.set_threshold(COLLECT_AFTER)
         self.runtime.start()
         _log.info("deferpost {version} serves {app}", version=__version__, app=self._settings.app)
         if self._own_signals:

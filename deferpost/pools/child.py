@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import io
 import os
 import select
@@ -161,6 +162,7 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
         with contextlib.suppress(BrokenPipeError):
             channel.send(SetUpFailed(traceback.format_exc()))
         raise SystemExit(1) from None
+    gc.freeze()  # what the set-up has loaded stays
     control = _Control(channel)
     signal.signal(signal.SIGTERM, control.terminated)
     try:

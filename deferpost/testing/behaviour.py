@@ -27,7 +27,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from typing import BinaryIO
+from collections.abc import Callable
+from functools import partial
+from typing import Any, BinaryIO
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
@@ -41,8 +43,7 @@ from deferpost.errors import (
     ShuttingDown,
 )
 from deferpost.interfaces import IChunkSource, IWorkerPool
-from deferpost.model import Answer, Progress, Reason, Rung, State
-from deferpost.testing.clocked import ClockedReactor
+from deferpost.model import Progress, Reason, Rung, State
 from deferpost.testing.handlers import large_body, numbered_chunk
 from deferpost.testing.suite import PoolSuite, Reader, Sent
 
@@ -63,12 +64,16 @@ _LARGE_BYTES = 20 * 1024 * 1024
 _UNREAD_MOST = 4 * 1024 * 1024
 
 
+#: Makes readers that pause after two chunks.
+_PAUSING = partial(Reader, pause_at=2)
+
+
 def _file_of(data: bytes) -> BinaryIO:
     """A body that is in a file, at its beginning."""
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (the pool closes it)
     file.write(data)
     file.seek(0)
-    return file  # type: ignore[return-value]  # a raw file, as large bodies are
+    return file
 
 
 class AnswerBehaviour(PoolSuite):
@@ -377,7 +382,7 @@ class QueueBehaviour(PoolSuite):
             if turn % 4:
                 # Not to wait for something: to come at any moment of a short job.
                 await deferLater(self.reactor, (turn % 4) * 0.0007)
-            self.turn()
+            self.look()
             sent.job.cancel(Reason.REQUESTED)
             await self.until(lambda sent=sent: sent.has_ended, f"{sent} has ended")  # type: ignore[misc]  # bound at once
             outcome = sent.outcomes[0]
@@ -462,32 +467,14 @@ class DeadlineBehaviour(PoolSuite):
     The pool's reactor has a clock that the tests move, and so has its ``now``.
     """
 
-    _clocked: ClockedReactor | None = None
-
-    def turn(self) -> None:
-        """Fire the timers that are due."""
-        super().turn()
-        if self._clocked is not None:
-            self._clocked.clock.advance(0)
-
-    def _start(self, size: int) -> None:
-        self._clocked = clocked = ClockedReactor(self.reactor)
-        self.now = clocked.seconds
-        self.start_pool(size=size, reactor=clocked)
-
-    def _pass(self, seconds: float) -> None:
-        assert self._clocked is not None
-        self._clocked.clock.advance(seconds)
-
     async def test_time_is_up(self) -> None:
         """A job that runs too long fails with DeadlineExceeded, and ends as expired."""
-        self._start(size=1)
+        self.start_clocked_pool(size=1)
         sent = self.submit("hold", timeout=10.0)
         await self.running(1)
-        self._pass(9.0)
-        self.turn()
+        self.pass_time(9.0)
         self.assertEqual(sent.outcomes, [])
-        self._pass(1.5)
+        self.pass_time(1.5)
         error = await self.error_of(sent, DeadlineExceeded)
         self.assertEqual(error.seconds, 10.0)
         self.assertTrue(sent.job.canceled)
@@ -497,10 +484,10 @@ class DeadlineBehaviour(PoolSuite):
 
     async def test_expiring_until_the_code_has_ended(self) -> None:
         """A job whose time is up is not said to be expired while its code still runs."""
-        self._start(size=1)
+        self.start_clocked_pool(size=1)
         sent = self.submit("hold_on", timeout=1.0)
         await self.running(1)
-        self._pass(1.0)
+        self.pass_time(1.0)
         await self.error_of(sent, DeadlineExceeded)
         self.assertEqual((sent.state, self.pool.status().stuck), (State.CANCELING, 1))
         sent.job.cancel(Reason.REQUESTED)
@@ -509,66 +496,63 @@ class DeadlineBehaviour(PoolSuite):
 
     async def test_several_deadlines(self) -> None:
         """Each of several jobs has its own time."""
-        self._start(size=4)
+        self.start_clocked_pool(size=4)
         timeouts = (30.0, 10.0, None, 20.0)
         jobs = {timeout: self.submit("hold", timeout=timeout) for timeout in timeouts}
         await self.running(4)
         for passed in (10.0, 20.0, 30.0):
-            self._pass(10.0)
+            self.pass_time(10.0)
             await self.end_of(jobs[passed], State.EXPIRED, Reason.DEADLINE_RUN)
             left = [sent.outcomes for timeout, sent in jobs.items() if (timeout or 99) > passed]
             self.assertEqual(left, [[]] * len(left))
-        self._pass(1000.0)
+        self.pass_time(1000.0)
         self.open_gate()
         await self.end_of(jobs[None], State.SUCCEEDED)
 
     async def test_waiting_is_not_running(self) -> None:
         """The time of a job starts with its run: it has all of it, however long it waited."""
-        self._start(size=1)
+        self.start_clocked_pool(size=1)
         first = self.submit("hold", gate="gate-1")
         await self.running(1)
         sent = self.submit("hold", timeout=10.0, gate="gate-2")
         for _ in range(5):
-            self._pass(7.0)
-            self.turn()
+            self.pass_time(7.0)
         self.assertEqual((sent.state, sent.outcomes), (State.QUEUED, []))
         self.open_gate("gate-1")
         await self.end_of(first, State.SUCCEEDED)
         await self.until(lambda: self.pool.status().waiting == 0)
         await self.running(1)
-        self._pass(9.0)
-        self.turn()
+        self.pass_time(9.0)
         self.assertEqual(sent.outcomes, [])
-        self._pass(2.0)
+        self.pass_time(2.0)
         await self.end_of(sent, State.EXPIRED, Reason.DEADLINE_RUN)
         await self.error_of(sent, DeadlineExceeded)
 
     async def test_in_time(self) -> None:
         """A job that ends in time is not touched by its deadline."""
-        self._start(size=1)
+        self.start_clocked_pool(size=1)
         sent = self.submit("echo", b"quick", timeout=5.0)
         self.assertEqual(await self.content_of(sent), b"quick")
-        self._pass(100.0)
-        self.turn()
+        self.pass_time(100.0)
         self.assertEqual((sent.state, sent.job.rung), (State.SUCCEEDED, None))
 
 
 class StreamBehaviour(PoolSuite):
     """A handler makes its body chunk by chunk, at the pace of its reader."""
 
-    def _count(self, chunks: int, size: int) -> Sent:
-        return self.submit("count", chunks=chunks, size=size)
+    def _count(self, chunks: int, size: int, reader: Callable[[Any], Reader] | None = None) -> Sent:
+        return self.submit("count", chunks=chunks, size=size, reader=reader)
 
-    async def _source_of(self, sent: Sent) -> tuple[Answer, IChunkSource]:
+    async def _source_of(self, sent: Sent) -> Any:
         answer = await self.answer_of(sent)
         self.assertIsNone(answer.length)
         verifyObject(IChunkSource, answer.body)
-        return answer, answer.body
+        return answer.body
 
-    async def _paused(self, sent: Sent) -> tuple[Reader, IChunkSource]:
+    async def _paused(self, sent: Sent) -> tuple[Reader, Any]:
         """A reader that has paused after two chunks, and a handler that is held back."""
-        _, source = await self._source_of(sent)
-        reader = Reader(source, pause_at=2)
+        source = await self._source_of(sent)
+        reader = await self.reader_of(sent)
         await self.until(lambda: len(reader.chunks) == 2, "two chunks have come")
         seen = [-1]
 
@@ -582,10 +566,9 @@ class StreamBehaviour(PoolSuite):
     async def test_in_order(self) -> None:
         """Chunks arrive in order and whole, and the job has ended when the stream has."""
         self.start_pool()
-        sent = self._count(500, 1000)
-        answer, source = await self._source_of(sent)
-        self.assertEqual(answer.status, 200)
-        reader = Reader(source)
+        sent = self._count(500, 1000, Reader)
+        self.assertEqual((await self.answer_of(sent)).status, 200)
+        reader = await self.reader_of(sent)
         await self.until(lambda: reader.is_over, "the stream ends")
         self.assertIsNone(reader.error)
         expected = b"".join(numbered_chunk(index, 1000) for index in range(500))
@@ -621,7 +604,7 @@ class StreamBehaviour(PoolSuite):
         """While its reader has paused, a handler makes no more than a bounded number of chunks."""
         self.start_pool()
         chunks, size = 2000, 16 * 1024
-        sent = self._count(chunks, size)
+        sent = self._count(chunks, size, _PAUSING)
         reader, _ = await self._paused(sent)
         self.assertLessEqual(len(self.lines("made")), _UNREAD_MOST // size)
         self.assertFalse(sent.has_ended)
@@ -635,7 +618,7 @@ class StreamBehaviour(PoolSuite):
     async def test_paused_at_the_end(self) -> None:
         """A reader that pauses when all is made gets the rest, and the end, later."""
         self.start_pool()
-        sent = self._count(5, 10)
+        sent = self._count(5, 10, _PAUSING)
         reader, _ = await self._paused(sent)
         self.assertEqual((len(reader.chunks), reader.is_over), (2, False))
         reader.resume()
@@ -646,9 +629,8 @@ class StreamBehaviour(PoolSuite):
     async def test_broken_off(self) -> None:
         """An error in the middle reaches the reader, after what was made before it."""
         self.start_pool()
-        sent = self.submit("break_off")
-        _, source = await self._source_of(sent)
-        reader = Reader(source)
+        sent = self.submit("break_off", reader=Reader)
+        reader = await self.reader_of(sent)
         await self.until(lambda: reader.is_over, "the stream ends")
         self.assertIsInstance(reader.error, HandlerFailed)
         self.assertIn("the handler's own words", str(reader.error))
@@ -665,7 +647,7 @@ class StreamBehaviour(PoolSuite):
     async def test_abandoned(self) -> None:
         """A stream that nobody reads any more is canceled, and its handler's finally runs."""
         self.start_pool()
-        sent = self._count(2000, 16 * 1024)
+        sent = self._count(2000, 16 * 1024, _PAUSING)
         reader, source = await self._paused(sent)
         source.abandon()
         await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)
@@ -679,15 +661,15 @@ class StreamBehaviour(PoolSuite):
         """A stream may be abandoned before anybody has read it, for a reason."""
         self.start_pool()
         sent = self._count(2000, 16 * 1024)
-        answer, _ = await self._source_of(sent)
-        answer.body.abandon(Reason.REQUESTED)
+        source = await self._source_of(sent)
+        source.abandon(Reason.REQUESTED)
         await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
         self.assertEqual(self.lines("closed"), [sent.job.head.id])
 
     async def test_discarded(self) -> None:
         """A stream that nobody reads any more may go on to its end: nothing is delivered."""
         self.start_pool()
-        sent = self._count(500, 16 * 1024)
+        sent = self._count(500, 16 * 1024, _PAUSING)
         reader, source = await self._paused(sent)
         source.discard()
         await self.end_of(sent, State.SUCCEEDED)
@@ -698,7 +680,7 @@ class StreamBehaviour(PoolSuite):
         """A stream may be discarded before anybody has read it."""
         self.start_pool()
         sent = self._count(500, 16 * 1024)
-        _, source = await self._source_of(sent)
+        source = await self._source_of(sent)
         source.discard()
         await self.end_of(sent, State.SUCCEEDED)
         self.assertEqual(len(self.lines("made")), 500)
@@ -706,7 +688,7 @@ class StreamBehaviour(PoolSuite):
     async def test_canceled_in_the_middle(self) -> None:
         """A cancel in the middle of a stream breaks it off for its reader."""
         self.start_pool()
-        sent = self._count(2000, 16 * 1024)
+        sent = self._count(2000, 16 * 1024, _PAUSING)
         reader, _ = await self._paused(sent)
         sent.job.cancel(Reason.REQUESTED)
         self.assertIsInstance(reader.error, CancelledError)
@@ -717,7 +699,7 @@ class StreamBehaviour(PoolSuite):
     async def test_stopped_in_the_middle(self) -> None:
         """A pool that stops breaks its streams off."""
         self.start_pool()
-        sent = self._count(2000, 16 * 1024)
+        sent = self._count(2000, 16 * 1024, _PAUSING)
         reader, _ = await self._paused(sent)
         await self.stop_pool()
         self.assertIsInstance(reader.error, ShuttingDown)
@@ -725,14 +707,10 @@ class StreamBehaviour(PoolSuite):
 
     async def test_deadline_in_the_middle(self) -> None:
         """The time of a job includes its stream."""
-        clocked = ClockedReactor(self.reactor)
-        self.now = clocked.seconds
-        turn = self.turn
-        self.turn = lambda: (clocked.clock.advance(0), turn())  # type: ignore[method-assign, assignment, return-value]  # for this test
-        self.start_pool(reactor=clocked)
-        sent = self.submit("count", chunks=2000, size=16 * 1024, timeout=10.0)
+        self.start_clocked_pool()
+        sent = self.submit("count", chunks=2000, size=16 * 1024, timeout=10.0, reader=_PAUSING)
         reader, _ = await self._paused(sent)
-        clocked.clock.advance(10.0)
+        self.pass_time(10.0)
         await self.until(lambda: reader.is_over, "the stream breaks off")
         self.assertIsInstance(reader.error, DeadlineExceeded)
         await self.end_of(sent, State.EXPIRED, Reason.DEADLINE_RUN)
@@ -744,9 +722,8 @@ class LiveStreamBehaviour(PoolSuite):
     async def test_chunk_by_chunk(self) -> None:
         """A chunk is delivered when it is made, and does not wait for the next."""
         self.start_pool()
-        sent = self.submit("drip")
-        answer = await self.answer_of(sent)
-        reader = Reader(answer.body)
+        sent = self.submit("drip", reader=Reader)
+        reader = await self.reader_of(sent)
         await self.until(lambda: reader.chunks, "the first chunk comes")
         self.assertEqual((reader.chunks, reader.ended), ([b"first"], False))
         self.open_gate()
@@ -757,9 +734,9 @@ class LiveStreamBehaviour(PoolSuite):
     async def test_abandoned_while_it_is_made(self) -> None:
         """A handler between two chunks is told when nobody reads any more."""
         self.start_pool()
-        sent = self.submit("drip")
+        sent = self.submit("drip", reader=Reader)
         answer = await self.answer_of(sent)
-        reader = Reader(answer.body)
+        reader = await self.reader_of(sent)
         await self.until(lambda: reader.chunks, "the first chunk comes")
         answer.body.abandon()
         await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)

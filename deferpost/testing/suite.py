@@ -27,6 +27,7 @@ from deferpost.interfaces import IChunkSink, PoolContext
 from deferpost.jobs import Job
 from deferpost.lifecycle import ENDED
 from deferpost.model import Answer, CallHead, PoolStatus, Reason, Route, State
+from deferpost.testing.clocked import ClockedReactor
 from deferpost.testing.coroutines import COROUTINES, opened
 from deferpost.testing.handlers import HANDLERS
 from deferpost.testing.waiting import until
@@ -54,6 +55,7 @@ class Sent:
     :ivar job: the job.
     :ivar outcomes: what its Deferred has fired with.
     :ivar ends: its state, each time it was said to have ended.
+    :ivar reader: reads its stream, where there is one that is to be read.
     """
 
     def __init__(self, job: Job, ends: list[State]) -> None:
@@ -61,6 +63,7 @@ class Sent:
         self.ends = ends
         self.outcomes: list[Any] = []
         self.answer: Deferred[Answer] | None = None
+        self.reader: Reader | None = None
 
     def __repr__(self) -> str:
         return f"<Sent {self.job!r} {self.outcomes}>"
@@ -153,7 +156,7 @@ class PoolSuite(TestCase):
         raise NotImplementedError
 
     def turn(self) -> None:
-        """Called while a test waits: here a pool is driven that runs nothing by itself."""
+        """Called now and then: here a pool is driven that runs nothing by itself."""
 
     # Set-up and its end.
 
@@ -167,6 +170,25 @@ class PoolSuite(TestCase):
         self._sent: list[Sent] = []
         self._keys = itertools.count(1)
         self._stopping: list[int] | None = None
+        self._clocked: ClockedReactor | None = None
+
+    def start_clocked_pool(self, *, size: int = 1) -> Any:
+        """Start the pool under test with a clock, which :meth:`pass_time` moves.
+
+        :param size: how many jobs run at once.
+        """
+        self._clocked = ClockedReactor(self.reactor)
+        self.now = self._clocked.seconds
+        return self.start_pool(size=size, reactor=self._clocked)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, and have the pool see it.
+
+        :param seconds: how much.
+        """
+        assert self._clocked is not None
+        self._clocked.clock.advance(seconds)
+        self.look()
 
     def start_pool(
         self, *, size: int = 1, max_waiting: int = 100, reactor: Any = None, **context: Any
@@ -240,6 +262,7 @@ class PoolSuite(TestCase):
         *,
         timeout: float | None = None,
         gate: str = "gate",
+        reader: Callable[[Any], Reader] | None = None,
         **args: object,
     ) -> Sent:
         """Submit a job.
@@ -248,6 +271,7 @@ class PoolSuite(TestCase):
         :param body: its body.
         :param timeout: seconds that it may run.
         :param gate: the gate at which it waits, if it does.
+        :param reader: makes the reader of its stream, as soon as there is one.
         :param args: further arguments of its query.
         """
         key = next(self._keys)
@@ -265,7 +289,13 @@ class PoolSuite(TestCase):
         except BaseException:
             file.close()  # as the dispatcher does
             raise
-        sent.answer.addBoth(sent.outcomes.append)
+
+        def answered(outcome: Any) -> None:
+            sent.outcomes.append(outcome)
+            if reader is not None and isinstance(outcome, Answer):
+                sent.reader = reader(outcome.body)
+
+        sent.answer.addBoth(answered)
         self._sent.append(sent)
         return sent
 
@@ -282,6 +312,12 @@ class PoolSuite(TestCase):
 
     # Waiting.
 
+    def look(self) -> None:
+        """Drive what does not run by itself: the clock, and the pool where it is such a one."""
+        if self._clocked is not None:
+            self._clocked.clock.advance(0)
+        self.turn()
+
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Wait until a condition is true.
 
@@ -289,7 +325,7 @@ class PoolSuite(TestCase):
         """
 
         def looked() -> object:
-            self.turn()
+            self.look()
             return condition()
 
         await until(self.reactor, looked, self.patience, what)
@@ -317,6 +353,12 @@ class PoolSuite(TestCase):
         """Wait until a job has ended, as it is to end."""
         await self.until(lambda: sent.has_ended, f"{sent} has ended")
         self.assertEqual((sent.state, sent.job.reason), (state, reason))
+
+    async def reader_of(self, sent: Sent) -> Reader:
+        """Wait for the stream of a job that is read."""
+        await self.answer_of(sent)
+        assert sent.reader is not None
+        return sent.reader
 
     async def content_of(self, sent: Sent) -> bytes:
         """Wait for the whole body of a job's answer, of whichever kind it is."""
