@@ -19,7 +19,7 @@ def version() -> str:
 
 TLS = ["Twisted[tls]>=25.5"]
 TESTING = ["pytest>=8", "pytest-twisted"]
-EXAMPLES = ["docutils"]
+EXAMPLES = ["docutils>=0.22"]
 DEV = [
     *TLS,
     *TESTING,

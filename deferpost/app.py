@@ -109,7 +109,7 @@ class App:
         return mount_app(self, **options)
 
     def _add_pool(self, name: str, plan: Any) -> None:
-        if not callable(getattr(plan, "start", None)):
+        if isinstance(plan, type) or not callable(getattr(plan, "start", None)):
             raise DeclarationError(
                 f"the pool {name!r} is {plan!r}, which is no plan of a pool; give one such as "
                 "ThreadPool(size=4) or ProcessPool(size=2)"

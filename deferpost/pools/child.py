@@ -204,8 +204,9 @@ def _run(
         body.close()
         # What the handler printed is in the pipe before its outcome is in the socket, so that it
         # is logged as this job's.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):  # the handler has closed it
+                stream.flush()
         control.flush()
         if file is None:
             channel.send(outcome)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import OrderedDict
+from types import NoneType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -36,6 +37,9 @@ from deferpost.pools.endings import (
     without_cause,
 )
 from deferpost.pools.plans import ReactorPool
+
+#: Characters that are encoded on the reactor's thread; more are in a thread of their own.
+_TEXT_MOST = 64 * 1024
 
 __all__ = ["RunningReactorPool", "start_reactor_pool"]
 
@@ -150,7 +154,9 @@ class RunningReactorPool:
 
     async def _run(self, job: Job) -> Answer:
         result = await self._source.coroutine(job.head, job.body, job)
-        if result is None or isinstance(result, (bytes, str)):
+        if isinstance(result, (bytes, NoneType)) or (
+            isinstance(result, str) and len(result) <= _TEXT_MOST
+        ):
             return self._source.encode(result)
         return await deferToThreadPool(self._reactor, self._encoders, self._source.encode, result)
 

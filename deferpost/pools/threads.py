@@ -121,7 +121,8 @@ class RunningThreadPool:
             context.reactor,
             context.now,
             self._running_jobs,
-            lambda: bool(self._waiting),
+            # One that a thread has just taken is for a moment in neither place.
+            lambda: self._count > sum(1 for _ in self._running_jobs()),
             lambda job: self._stop_job(job, Reason.DEADLINE_RUN),
         )
 
@@ -178,9 +179,9 @@ class RunningThreadPool:
         out_of_patience = self._reactor.callLater(patience, self._leave_behind, stopped)
 
         def join(_: object) -> None:
+            self._threads.stop()  # they have nothing to do, so that this does not block
             if out_of_patience.active():
                 out_of_patience.cancel()
-                self._threads.stop()  # they have nothing to do, so that this does not block
                 stopped.callback(0)
 
         DeferredList(self._slots_ended).addCallback(join)
@@ -252,16 +253,19 @@ class RunningThreadPool:
                 if not self._outbox:
                     return
                 continue
-            if job.state is State.QUEUED:
-                job.happened(Event.START)
-            if type(posted) is bytes:
-                self._streams[job.key].buffer.deliver(posted)
-            elif isinstance(posted, Answer):
-                self._answered(job, posted)
-            elif isinstance(posted, _End):
-                self._stream_ended(job, posted.error)
-            else:
-                self._failed(job, posted)
+            try:
+                if job.state is State.QUEUED:
+                    job.happened(Event.START)
+                if type(posted) is bytes:
+                    self._streams[job.key].buffer.deliver(posted)
+                elif isinstance(posted, Answer):
+                    self._answered(job, posted)
+                elif isinstance(posted, _End):
+                    self._stream_ended(job, posted.error)
+                else:
+                    self._failed(job, posted)
+            except Exception:  # a defect, of a reader for example, which is to stop no other job
+                _log.failure("[{job}] was not told what its thread did", job=job.head.id)
         self._reactor.callLater(0, self._drain)
 
     def _answered(self, job: Job, answer: Answer) -> None:
@@ -320,6 +324,8 @@ class RunningThreadPool:
         while (job := take(bed)) is not None:
             job.started = now()
             slot.job = job
+            if self._stopping:  # which may not have seen it
+                self._reactor.callFromThread(job.cancel, Reason.SHUTDOWN)
             outcome = self._run_job(job, work)
             slot.job = None
             self._post(job, outcome)

@@ -229,6 +229,8 @@ class Worker:
             if self._stream is not None and job.state is State.RUNNING:
                 self._stream.deliver(message.data)
         elif isinstance(message, RepliedFile):
+            if not self._descriptors:
+                raise FrameError("the file of a reply did not come with it")
             # Unbuffered: it is read in large pieces.
             file = open(self._descriptors.popleft(), "rb", buffering=0)  # noqa: SIM115
             self._replied(job, Answer(message.status, message.headers, file, message.length))
@@ -336,6 +338,7 @@ class Worker:
         _log.error("worker {pid} is not understood: {error}", pid=self.pid, error=error)
         if self._leave(0.0):
             self._process.signal(signal.SIGKILL)
+        self._protocol.transport.abortConnection()  # nothing that follows is believed
 
     def disconnected(self) -> None:
         """Its end of the socket is closed: all that it sent has been read."""

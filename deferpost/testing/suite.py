@@ -171,6 +171,8 @@ class PoolSuite(TestCase):
         self._keys = itertools.count(1)
         self._stopping: list[int] | None = None
         self._clocked: ClockedReactor | None = None
+        #: How many workers the pool is to leave behind.
+        self.left_behind = 0
 
     def start_clocked_pool(self, *, size: int = 1) -> Any:
         """Start the pool under test with a clock, which :meth:`pass_time` moves.
@@ -218,7 +220,8 @@ class PoolSuite(TestCase):
         for sent in self._sent:
             self.open_gate(f"gate-{sent.job.key}")
         self.open_gate()
-        self.assertEqual(await self.stop_pool(), 0, "workers left behind")
+        self.assertEqual(await self.stop_pool(), self.left_behind, "workers left behind")
+        await self.until(lambda: all(sent.has_ended for sent in self._sent), "all has ended")
         for sent in self._sent:
             self.judge_end(sent)
 

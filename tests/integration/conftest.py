@@ -21,7 +21,7 @@ StartDaemon = Callable[..., Daemon]
 def daemon(tmp_path: Path) -> Iterator[StartDaemon]:
     """Starts daemons, each in a folder of its own, and ends them after the test.
 
-    A test fails whose daemon left a process behind.
+    A test fails whose daemon does not end, or leaves a process behind.
     """
     started: list[Daemon] = []
 
@@ -37,7 +37,7 @@ def daemon(tmp_path: Path) -> Iterator[StartDaemon]:
     yield start
     left = {each: alive for each in started if (alive := each.end())}
     for each, pids in left.items():
-        pytest.fail(f"the processes {pids} have outlived their daemon:\n{each.log()}")
+        pytest.fail(f"processes of a daemon did not end with it: {pids}\n{each.log()}")
 
 
 @pytest.fixture

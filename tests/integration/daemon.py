@@ -51,6 +51,9 @@ TWISTD = (
 #: Any free port of this machine.
 ANY_PORT = "tcp:0:interface=127.0.0.1"
 
+#: Seconds in which a machine with nothing else to do has started a daemon.
+_USUAL_START = 0.5
+
 _MARK = "INTEGRATION_TEST_MARK"
 
 #: Seconds between two looks at something that is waited for.
@@ -60,8 +63,11 @@ _STARTING = re.compile(r"Site(?: \(TLS\))? starting on '?([^'\n]+?)'?$", re.MULT
 
 T = TypeVar("T")
 
+#: Words, or a function that gives them when they are needed.
+What = str | Callable[[], str]
 
-async def until(condition: Callable[[], T], seconds: float, what: str) -> T:
+
+async def until(condition: Callable[[], T], seconds: float, what: What) -> T:
     """Wait, with the reactor turning, until a condition holds.
 
     :param condition: asked again and again.
@@ -74,19 +80,23 @@ async def until(condition: Callable[[], T], seconds: float, what: str) -> T:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            raise _too_late(seconds, what)
         await deferLater(reactor, _PAUSE)
     return value
 
 
-def wait_until(condition: Callable[[], T], seconds: float, what: str) -> T:
+def wait_until(condition: Callable[[], T], seconds: float, what: What) -> T:
     """As :func:`until`, with the reactor standing still."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            raise _too_late(seconds, what)
         time.sleep(_PAUSE)
     return value
+
+
+def _too_late(seconds: float, what: What) -> AssertionError:
+    return AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -170,6 +180,8 @@ class Daemon:
         if app is not None and "\n" in app:
             (directory / "served.py").write_text(app, encoding="utf-8")
             app = f"served:{attribute}"
+        self._slowness = 1.0
+        self._started = time.monotonic()
         listening = [f"--listen={endpoint}" for endpoint in listen]
         with self.log_path.open("wb") as output:
             self.process = subprocess.Popen(
@@ -213,7 +225,12 @@ class Daemon:
             # It is logged a moment before it is so.
             return len(places) >= count and all(map(_is_open, places))
 
-        wait_until(listening, seconds, f"the daemon listens\n{self.log()}")
+        wait_until(listening, seconds, lambda: f"the daemon listens\n{self.log()}")
+        self._slowness = max(1.0, (time.monotonic() - self._started) / _USUAL_START)
+
+    def stretched(self, seconds: float) -> float:
+        """A time limit for this machine: longer where it took long to start the daemon."""
+        return seconds * self._slowness
 
     @property
     def ports(self) -> list[int]:
@@ -235,7 +252,9 @@ class Daemon:
 
     async def logged(self, text: str, seconds: float = 10.0) -> str:
         """Wait for a text in its log; returns the first line that has it."""
-        lines = await until(lambda: self.log_lines(text), seconds, f"{text!r} in the log")
+        lines = await until(
+            lambda: self.log_lines(text), seconds, lambda: f"{text!r} in the log\n{self.log()}"
+        )
         return lines[0]
 
     # Its processes.
@@ -255,8 +274,14 @@ class Daemon:
         self.process.send_signal(number)
 
     async def wait(self, seconds: float) -> int:
-        """Wait for its end; returns the exit status, negative for a signal."""
-        await until(lambda: self.process.poll() is not None, seconds, f"the end\n{self.log()}")
+        """Wait for its end; returns the exit status, negative for a signal.
+
+        :param seconds: the most that it may take, on a machine that is not slow.
+        """
+        limit = self.stretched(seconds)
+        await until(
+            lambda: self.process.poll() is not None, limit, lambda: f"the end\n{self.log()}"
+        )
         return self.process.wait()
 
     async def stop(self, seconds: float = 10.0) -> int:
@@ -269,18 +294,22 @@ class Daemon:
 
     async def gone(self, seconds: float = 2.0) -> None:
         """Wait until nothing lives of what it started."""
-        await until(lambda: not self.alive(), seconds, f"no process left\n{self.log()}")
+        limit = self.stretched(seconds)
+        await until(lambda: not self.alive(), limit, lambda: f"no process left\n{self.log()}")
 
     def end(self) -> list[int]:
         """End it if it still runs, with all that it has started, the reactor standing still.
 
-        :returns: the processes that had outlived it for two seconds, and are killed now.
+        :returns: the processes that had to be killed: itself, if SIGINT did not end it in ten
+            seconds, and those that outlived it by two.
         """
+        stuck = []
         if self.process.poll() is None:
             self.send_signal(signal.SIGINT)
             try:
                 self.process.wait(10.0)
             except subprocess.TimeoutExpired:
+                stuck = [self.pid]
                 self.process.kill()
                 self.process.wait()
         deadline = time.monotonic() + 2.0
@@ -288,7 +317,7 @@ class Daemon:
             time.sleep(_PAUSE)
         for pid in alive:
             kill(pid)
-        return alive
+        return stuck + alive
 
 
 class Response(NamedTuple):

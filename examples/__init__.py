@@ -1,0 +1,1 @@
+"""Apps to read, to run and to copy from.  The tests run every one of them."""
