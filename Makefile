@@ -31,8 +31,8 @@ help: ## list the targets
 
 run: $(STAMP) ## serve the example app; LISTEN= and APP= choose another endpoint and app
 	@echo 'In another terminal, try:'
-	@echo '  curl --data-binary @README.rst http://127.0.0.1:8080/rst'
-	@echo '  curl --data-binary @README.rst http://127.0.0.1:8080/sha256'
+	@echo '  curl --data-binary @README.rst http://127.0.0.1:$(word 2,$(subst :, ,$(LISTEN)))/rst'
+	@echo '  curl --data-binary @README.rst http://127.0.0.1:$(word 2,$(subst :, ,$(LISTEN)))/sha256'
 	@echo 'Ctrl-C ends it.'
 	@# In the foreground of a terminal the daemon gets a process group of its own, so that Ctrl-C is
 	@# for it alone and ends in status 0.  Elsewhere it takes the shell's place, in make's reach.

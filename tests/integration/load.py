@@ -240,7 +240,11 @@ class Latencies(NamedTuple):
     def of(cls, seconds: Sequence[float]) -> Self:
         """Of at least two requests."""
         times = [each * 1e3 for each in seconds]
-        return cls(statistics.median(times), statistics.quantiles(times, n=100)[98], max(times))
+        return cls(
+            statistics.median(times),
+            statistics.quantiles(times, n=100, method="inclusive")[98],
+            max(times),
+        )
 
     def __str__(self) -> str:
         return f"median {self.median:.2f} ms, p99 {self.p99:.2f} ms, most {self.most:.2f} ms"

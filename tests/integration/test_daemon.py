@@ -200,8 +200,14 @@ def open_gate(daemon: Daemon) -> None:
 async def begun(daemon: Daemon) -> None:
     """Wait until a handler runs; the next one can be waited for alike."""
     path = daemon.directory / "begun"
-    await until(path.exists, 10, f"a handler runs\n{daemon.log()}")
+    await until(path.exists, 10, lambda: f"a handler runs\n{daemon.log()}")
     path.unlink()
+
+
+def assert_in_time(daemon: Daemon, start: float, seconds: float) -> None:
+    """Check that no more time has passed, on a machine that is not slow."""
+    took, limit = time.monotonic() - start, daemon.stretched(seconds)
+    assert took < limit, f"{took:.3f} s are more than {limit:.3f}\n{daemon.log()}"
 
 
 def one_line(daemon: Daemon, containing: str) -> str:
@@ -281,7 +287,7 @@ async def test_is_ready_soon(daemon: StartDaemon, http: HTTPClient) -> None:
     start = time.monotonic()
     served = daemon(APP)
     while not (document := await readiness(http, served))["ready"]:
-        assert time.monotonic() - start < 10
+        assert_in_time(served, start, 10)
     assert {pool["name"]: pool["ready"] for pool in document["pools"]} == {
         "one": True,
         "process": True,
@@ -586,7 +592,7 @@ async def test_sigterm_with_nothing_to_do(daemon: StartDaemon, http: HTTPClient)
         assert kept.response().status == 200
         start = time.monotonic()
         assert await served.stop(2) == 0
-        assert time.monotonic() - start < 2
+        assert_in_time(served, start, 2)
         assert kept.is_closed()
 
 
@@ -608,7 +614,7 @@ async def test_grace_is_over(daemon: StartDaemon, http: HTTPClient, path: str) -
     assert (document["reason"], document["id"]) == ("shutdown", "late")
     assert time.monotonic() - start >= 0.3
     assert await served.wait(10) == 0
-    assert time.monotonic() - start < 0.3 + AFTER_GRACE
+    assert_in_time(served, start, 0.3 + AFTER_GRACE)
     assert access(served, "late").status == 503
     await served.gone()
     assert "Traceback" not in served.log()
@@ -625,7 +631,8 @@ async def test_grace_is_over_for_a_reply(daemon: StartDaemon, path: str) -> None
         start = time.monotonic()
         served.send_signal(signal.SIGTERM)
         assert await served.wait(10) == 0
-        assert 0.3 <= time.monotonic() - start < 0.3 + AFTER_GRACE
+        assert time.monotonic() - start >= 0.3
+        assert_in_time(served, start, 0.3 + AFTER_GRACE)
         rest = reader.rest()
     assert not rest.endswith(b"0\r\n\r\n")
     assert len(rest) < 50_000_000
@@ -647,7 +654,7 @@ async def test_grace_is_over_for_all_at_once(daemon: StartDaemon) -> None:
         start = time.monotonic()
         served.send_signal(signal.SIGTERM)
         assert await served.wait(10) == 0
-        assert time.monotonic() - start < 0.3 + AFTER_GRACE
+        assert_in_time(served, start, 0.3 + AFTER_GRACE)
     await served.gone()
 
 
@@ -668,7 +675,7 @@ async def test_in_a_hurry(
     assert response.code == 503
     assert (await problem(response))["reason"] == "shutdown"
     assert await served.wait(10) == 0
-    assert time.monotonic() - start < AFTER_GRACE
+    assert_in_time(served, start, AFTER_GRACE)
     await served.gone()
     assert "Traceback" not in served.log()
 
@@ -686,7 +693,7 @@ async def test_sigterm_while_workers_start(daemon: StartDaemon, http: HTTPClient
         served.send_signal(signal.SIGTERM)
         assert early.response().status == 503
         assert await served.wait(10) == 0
-        assert time.monotonic() - start < 0.3 + AFTER_GRACE
+        assert_in_time(served, start, 0.3 + AFTER_GRACE)
     await served.gone()
 
 
@@ -877,12 +884,12 @@ async def test_large_bodies_have_no_place(daemon: StartDaemon, http: HTTPClient)
 @pytest_twisted.ensureDeferred
 async def test_killed_while_jobs_run(daemon: StartDaemon, path: str) -> None:
     """kill -9 leaves no process: none that holds the interpreter, none that a handler started."""
-    served = daemon(APP)
+    served = daemon(APP, ["--process-size=2"])
     with served.connect() as connection:
         connection.post(path)
         await begun(served)
-        alive = served.alive()
-        assert len(alive) >= 3 + (path == "/subprocess"), "the daemon, idle workers, a busy one"
+        expected = 4 if path == "/subprocess" else 3  # the daemon, an idle worker, a busy one
+        await until(lambda: len(served.alive()) == expected, 5, "all its processes live")
         os.kill(served.pid, signal.SIGKILL)
         assert await served.wait(2) == -signal.SIGKILL
         await served.gone(2)
