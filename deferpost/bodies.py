@@ -201,6 +201,7 @@ class BodyWriter:
             self._source.discard()
         else:
             self._source.abandon()
+        self._forget()
 
     # IPushProducer, for the transport.
 
@@ -245,6 +246,7 @@ class BodyWriter:
         """See :meth:`deferpost.interfaces.IChunkSink.fail`."""
         if not self._over:
             self._over = True
+            self._forget()
             self._request.unregisterProducer()
             self._broken(error)
 
@@ -293,5 +295,11 @@ class BodyWriter:
         self._over = True
         if self._file is not None:
             self._file.close()
+        self._forget()
         self._request.unregisterProducer()
         self._done()
+
+    def _forget(self) -> None:
+        """Keep no bytes: this is in a circle of references, which stays until it is collected."""
+        self._rest = None
+        self._answer.body = b""

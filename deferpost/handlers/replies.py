@@ -183,8 +183,6 @@ def _file_body(file: BinaryIO) -> tuple[Any, int | None]:
     # A descriptor of its own: the call's body and uploaded files are closed when the run ends,
     # and the place of a buffered file is not that of its descriptor.
     with file:
-        if file.writable():
-            file.flush()
         position = file.tell()
         # Whoever sends the body closes it.
         own = open(os.dup(file.fileno()), "rb", buffering=0)  # noqa: SIM115

@@ -117,7 +117,8 @@ class RunningProcessPool:
             raise ShuttingDown("the pool is stopping")
         if self._is_broken():
             raise PoolBroken(self.name, math.ceil(self._pause()))
-        if not self._idle and len(self._busy) + len(self._waiting) >= (
+        worker = self._idle_worker()
+        if worker is None and len(self._busy) + len(self._waiting) >= (
             self._size + self._max_waiting
         ):
             raise PoolFull(self.name)
@@ -127,8 +128,8 @@ class RunningProcessPool:
         job.stop = stop
         now = job.created
         self._watch.expect(job.head.timeout, now)
-        if self._idle:
-            self._assign(self._idle.pop(), job, now)
+        if worker is not None:
+            self._assign(worker, job, now)
         else:
             self._waiting[job.key] = job
         return answer
@@ -218,6 +219,14 @@ class RunningProcessPool:
         job.end(event, self._now(), reason)
 
     # Our own.
+
+    def _idle_worker(self) -> Worker | None:
+        """A worker without a job, taken from among the idle; one that has just ended is none."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.stage is Stage.IDLE:
+                return worker
+        return None
 
     def _assign(self, worker: Worker, job: Job, now: float) -> None:
         self._busy[job.key] = worker

@@ -46,6 +46,7 @@ class ChunkBuffer:
         self._ended = False
         self._error: Exception | None = None
         self._closed = False
+        self._flushing = False
 
     # The worker's side, on the reactor thread.
 
@@ -107,20 +108,23 @@ class ChunkBuffer:
         self._flush() if not self._paused else self.resume()
 
     def _flush(self) -> None:
-        sink = self._sink
-        if sink is None:
+        if self._sink is None or self._flushing:
             return
-        while self._chunks and not self._paused and not self._closed:
-            chunk = self._chunks.popleft()
-            if self._taken is not None:
-                self._taken(len(chunk))
-            sink.chunk(chunk)
+        self._flushing = True  # a sink that pauses and resumes does not get here a second time
+        try:
+            while self._chunks and not self._paused and not self._closed:
+                chunk = self._chunks.popleft()
+                if self._taken is not None:
+                    self._taken(len(chunk))
+                self._sink.chunk(chunk)
+        finally:
+            self._flushing = False
         if self._ended and not self._chunks and not self._paused and not self._closed:
             self._closed = True
             if self._error is None:
-                sink.end()
+                self._sink.end()
             else:
-                sink.fail(self._error)
+                self._sink.fail(self._error)
 
 
 @implementer(IChunkSink)

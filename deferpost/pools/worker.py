@@ -349,6 +349,8 @@ class Worker:
 
     def _exited(self, code: int) -> None:
         self._exit = code
+        if self.stage is Stage.IDLE:
+            self.stage = Stage.LEAVING
         if self._connected:
             # What it sent at last may still be unread.
             self._hold(False)
@@ -358,13 +360,18 @@ class Worker:
         self._go_if_over()
 
     def _go_if_over(self) -> None:
-        if self._exit is None or self._connected or self.stage is Stage.GONE:
-            return
+        if self._exit is not None and not self._connected:
+            # In a turn of its own: of a descriptor that is closed while the reactor goes through
+            # what is ready, an event may still be to come, and would be taken for one of the
+            # next that gets its number, such as the socket of the worker that follows.
+            self._reactor.callLater(0, self._go, self._exit)
+
+    def _go(self, code: int) -> None:
         self.stage = Stage.GONE
         for timer in (self._kill_timer, self._end_timer):
             if timer is not None and timer.active():
                 timer.cancel()
-        how = describe_exit(self._exit)
+        how = describe_exit(code)
         os.close(self._lifeline)
         while self._descriptors:
             os.close(self._descriptors.popleft())

@@ -14,10 +14,10 @@ A pool of your own proves itself by it, under trial and under pytest with pytest
         def make_plan(self, *, size, max_waiting):
             return MyPool(size=size, max_waiting=max_waiting)
 
-Handlers of a pool run in ``call`` order only as far as these tests say so.  A pool that runs
-coroutines sets ``handler_kind = "coroutine"`` and takes the mixins that apply: all but those of
-streams.  One with another process grace than these handlers, who all end when they are told, need
-not care.
+To be set are ``reactor`` and ``make_plan``, and where that is not enough ``turn``, ``begun``,
+``patience`` and ``handler_kind``: see :class:`~deferpost.testing.suite.PoolSuite`.  A pool that
+cannot do all of this takes the mixins that apply: one of coroutines has no streams, for example.
+Under pytest, in a session with tests of pytest-twisted, take ``deferpost.testing.trialcases``, too.
 """
 
 # unittest's assertions say more under trial, which does not rewrite `assert`.
@@ -318,7 +318,7 @@ class QueueBehaviour(PoolSuite):
         """A job is not said to be canceled, nor its worker free, while its code still runs."""
         self.start_pool(size=1, max_waiting=1)
         sent = self.submit("hold_on")
-        await self.running(1)
+        await self.begun(sent)
         sent.job.cancel(Reason.REQUESTED)
         await self.error_of(sent, CancelledError)
         following = self.submit("echo", b"following")
@@ -337,7 +337,7 @@ class QueueBehaviour(PoolSuite):
         """A second cancel changes nothing, and the first reason stays."""
         self.start_pool(size=1)
         running = self.submit("hold_on")
-        await self.running(1)
+        await self.begun(running)
         waiting = self.submit("hold")
         for sent in (running, waiting):
             sent.job.cancel(Reason.REQUESTED)
@@ -398,6 +398,7 @@ class QueueBehaviour(PoolSuite):
         self.start_pool(size=2, max_waiting=5)
         jobs = [self.submit("hold_on", gate=f"gate-{n}") for n in range(1, 6)]
         status = await self.running(2)
+        await self.begun(jobs[0])
         self.assertEqual((status.waiting, status.stuck), (3, 0))
         jobs[0].job.cancel(Reason.REQUESTED)
         jobs[4].job.cancel(Reason.REQUESTED)
@@ -436,7 +437,7 @@ class QueueBehaviour(PoolSuite):
         """A pool has stopped when the code of its jobs has ended, not before."""
         self.start_pool(size=1)
         sent = self.submit("hold_on")
-        await self.running(1)
+        await self.begun(sent)
         stopped: list[int] = []
         self._stopping = stopped
         self.pool.stop(60.0).addCallback(stopped.append)
@@ -486,7 +487,7 @@ class DeadlineBehaviour(PoolSuite):
         """A job whose time is up is not said to be expired while its code still runs."""
         self.start_clocked_pool(size=1)
         sent = self.submit("hold_on", timeout=1.0)
-        await self.running(1)
+        await self.begun(sent)
         self.pass_time(1.0)
         await self.error_of(sent, DeadlineExceeded)
         self.assertEqual((sent.state, self.pool.status().stuck), (State.CANCELING, 1))

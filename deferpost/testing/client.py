@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers as HeadersToSend
-from twisted.web.iweb import IBodyProducer, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
@@ -56,7 +56,7 @@ class Response:
     """A response, or as much of it as came.
 
     :ivar status: the HTTP status.
-    :ivar headers: the header fields, case-insensitive.
+    :ivar headers: the header fields, case-insensitive, without those of the connection.
     :ivar body: the body.
     :ivar complete: whether the body is whole: False where the server broke it off, as it does
         where a stream fails in the middle.
@@ -431,9 +431,10 @@ class _Watched:
 
 
 def _headers_of(head: IResponse) -> Headers:
-    return Headers(
-        (name, value) for name, values in head.headers.getAllRawHeaders() for value in values
-    )
+    fields = [(name, value) for name, values in head.headers.getAllRawHeaders() for value in values]
+    if head.length is not UNKNOWN_LENGTH and head.code not in (204, 304):
+        fields.append((b"Content-Length", b"%d" % head.length))  # which the parser has taken out
+    return Headers(fields)
 
 
 def _body_of(

@@ -91,10 +91,10 @@ async def hold(call: Call) -> str:
 
 async def hold_on(call: Call) -> str:
     """See ``handlers``."""
+    handlers.note(call, "started", call.id)
     try:
         await _wait(call)
     except CancelledError:
-        handlers.note(call, "told", call.id)
         await _wait(call)
     return call.id
 

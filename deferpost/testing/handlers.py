@@ -120,12 +120,17 @@ def hold(call: Call) -> str:
 
 def hold_on(call: Call) -> str:
     """Runs until its gate is open, whatever it is told."""
-    while not gate_of(call).exists():
-        try:
-            time.sleep(_LOOK_SECONDS)
-        except Canceled:  # as a process is told
-            note(call, "told", call.id)
+    try:
+        note(call, "started", call.id)
+        _wait(call)
+    except Canceled:  # as a process is told
+        _wait(call)
     return call.id
+
+
+def _wait(call: Call) -> None:
+    while not gate_of(call).exists():
+        time.sleep(_LOOK_SECONDS)
 
 
 def report(call: Call) -> str:

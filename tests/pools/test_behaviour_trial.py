@@ -19,7 +19,7 @@ from deferpost.testing.behaviour import (
     StreamBehaviour,
 )
 from deferpost.testing.handlers import HANDLERS
-from deferpost.testing.suite import PoolSuite
+from deferpost.testing.suite import PoolSuite, Sent
 
 
 class ThreadPoolTests(PoolBehaviour, TestCase):
@@ -98,6 +98,10 @@ class _Manual(PoolSuite):
             return True
         gate = parse_qs(job.head.query.decode())["gate"][0]
         return job.head.route not in ("/hold", "/hold_on") or (self.folder / gate).exists()
+
+    async def begun(self, sent: Sent) -> None:
+        """See :class:`PoolSuite`."""
+        await self.until(lambda: sent.job.started is not None, f"{sent} has its place")
 
 
 class ManualTests(

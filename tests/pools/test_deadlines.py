@@ -146,8 +146,9 @@ def test_canceled_jobs_are_not_ended_again() -> None:
     pool = FakePool()
     pool.on_expire = lambda job: setattr(job, "canceled", True)
     pool.run("stuck", 1.0)
+    pool.run("other", 3.0)
     pool.wait(5.0)
-    assert pool.expired == [("stuck", 1.0)]
+    assert pool.expired == [("stuck", 1.0), ("other", 3.0)]
     assert pool.clock.getDelayedCalls() == []
 
 

@@ -129,6 +129,7 @@ def test_frame() -> None:
     frame = encode_frame(Chunk(b"x" * 300))
     assert frame[:4] == struct.pack("!I", len(frame) - 4)
     assert payloads_of(b"\0\0\0\2ab\0\0\0\0\0\0\0\1c") == [b"ab", b"", b"c"]
+    assert payloads_of(b"\0\0\0\0") == [b""]
 
 
 @given(STREAMS, st.lists(st.integers(0, 12), max_size=30))

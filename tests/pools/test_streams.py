@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -212,6 +212,15 @@ class AnyOrder(RuleBasedStateMachine):
         self.finished: list[Exception | None] = []
         self.is_open = self.is_paused = self.is_abandoned = self.is_discarded = False
         self.had: list[bytes] = []  # what the sink had when it left
+        self.steps = self.leavings = 0
+        self.old_age = 0
+
+    @initialize(old_age=st.integers(0, 15), is_open=st.booleans())
+    def begin(self, old_age: int, is_open: bool) -> None:
+        """So many steps come before what mostly comes last."""
+        self.old_age = old_age
+        if is_open:
+            self.open()
 
     @property
     def is_gone(self) -> bool:
@@ -224,6 +233,10 @@ class AnyOrder(RuleBasedStateMachine):
     def is_quiet(self) -> bool:
         return self.is_paused or self.is_gone or not self.is_open
 
+    def is_old(self) -> bool:
+        """Whether enough has happened for what mostly comes last."""
+        return self.steps > self.old_age
+
     # The worker's side.
 
     @rule(size=st.integers(1, 3))
@@ -235,12 +248,16 @@ class AnyOrder(RuleBasedStateMachine):
             self.stream.buffer.deliver(chunk)
             assert not (quiet and len(self.stream.sink.chunks) > before)
 
+    @precondition(lambda self: self.is_old() and len(self.finished) < 2)
     @rule(error=st.none() | st.builds(ValueError))
     def finish(self, error: Exception | None) -> None:
         self.finished.append(error)
         if error is not None and len(self.finished) == 1:
             self.is_paused = False
+        ends = list(self.stream.sink.ends)
         self.stream.buffer.finish(error)
+        if self.is_quiet():
+            assert self.stream.sink.ends == ends
 
     # The reader's side.
 
@@ -261,15 +278,19 @@ class AnyOrder(RuleBasedStateMachine):
         self.is_paused = False
         self.stream.buffer.resume()
 
+    @precondition(lambda self: self.is_old() and self.leavings < 2)
     @rule()
     def abandon(self) -> None:
+        self.leavings += 1
         if not self.is_gone:
             self.had = list(self.stream.sink.chunks)
         self.is_abandoned = True
         self.stream.buffer.abandon()
 
+    @precondition(lambda self: self.is_old() and self.leavings < 2)
     @rule()
     def discard(self) -> None:
+        self.leavings += 1
         if not self.is_gone:
             self.had = list(self.stream.sink.chunks)
         self.is_discarded = True
@@ -287,6 +308,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.stream.sink.at_next_chunk = getattr(self, act)
 
     # What always holds.
+
+    @invariant()
+    def time_passes(self) -> None:
+        self.steps += 1
 
     @invariant()
     def nothing_is_lost_or_out_of_order(self) -> None:
@@ -330,7 +355,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert len(self.stream.abandoned) <= int(self.is_abandoned)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 
 
 class TestAnyOrder(AnyOrder.TestCase):  # type: ignore[misc,valid-type]  # made by Hypothesis

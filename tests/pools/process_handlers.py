@@ -1,0 +1,177 @@
+"""Handlers that do to their worker process what handlers should not; workers find them by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from deferpost import Call
+from deferpost.pools.frames import RepliedFile, encode_frame
+from deferpost.testing.handlers import folder_of, hold, note, number
+
+#: The environment variable that names the file without which :class:`Picky` cannot be built.
+FLAG = "DEFERPOST_TEST_FLAG"
+
+
+def _socket() -> int:
+    """The descriptor of the worker's socket."""
+    links = ((fd, Path(f"/proc/self/fd/{fd}")) for fd in os.listdir("/proc/self/fd"))
+    return next(int(fd) for fd, link in links if link.exists() and link.is_socket())
+
+
+def leave(call: Call) -> None:
+    """Ends the process at once, with an exit code."""
+    os._exit(number(call, "number"))
+
+
+def leave_politely(call: Call) -> None:
+    """Ends the process as scripts do."""
+    sys.exit(number(call, "number"))
+
+
+def signal_itself(call: Call) -> None:
+    """Sends its process a signal."""
+    os.kill(os.getpid(), number(call, "number"))
+    hold(call)
+
+
+def pid(call: Call) -> int:
+    """The number of the process."""
+    return os.getpid()
+
+
+def deaf(call: Call) -> None:
+    """Does not hear SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(call, "deaf", call.id)
+    hold(call)
+
+
+def garble(call: Call) -> str:
+    """Writes what is no frame into the socket, and then answers as if nothing were the matter."""
+    os.write(_socket(), b"This is not a frame.\n" * 10)
+    time.sleep(number(call, "milliseconds") / 1000)  # so that both arrive apart
+    return "answered"
+
+
+def promise_a_file(call: Call) -> None:
+    """Sends a frame that announces a file, without one."""
+    os.write(_socket(), encode_frame(RepliedFile(200, (), 5)))
+    hold(call)
+
+
+def hang_up(call: Call) -> None:
+    """Closes the socket, and goes on."""
+    os.close(_socket())
+    note(call, "closed")
+    hold(call)
+
+
+def talk(call: Call) -> str:
+    """Prints in every way there is."""
+    print("a printed line")
+    print("to standard error", file=sys.stderr)
+    os.write(1, b"written \xff\xfe raw\n")
+    subprocess.run(["/bin/echo", "by a subprocess"], check=True)
+    subprocess.run(["/bin/sh", "-c", "printf 'no end of line'"], check=True)
+    return "said"
+
+
+def close_output(call: Call) -> str:
+    """Closes what it could print to."""
+    sys.stdout.close()
+    return "closed"
+
+
+def start_subprocess(call: Call) -> None:
+    """Starts a process that lives long, and tells which."""
+    process = subprocess.Popen(["/bin/sleep", "1000"])
+    note(call, "subprocess", str(process.pid))
+    hold(call)
+
+
+def leave_a_child(call: Call) -> None:
+    """Ends, and leaves a child that has the socket, too; in another session if it is to."""
+    left, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if call.args["session"] == ["own"]:
+            os.setsid()
+        os.write(told, b"x")
+        time.sleep(1000)
+    os.read(left, 1)
+    note(call, "child", str(child))
+    os._exit(3)
+
+
+def where(call: Call) -> dict[str, int]:
+    """At which place of the body it begins, and how much there is to read."""
+    return {"begins": call.body.tell(), "bytes": len(call.body.read())}
+
+
+def report_often(call: Call) -> None:
+    """Says how far it is, many times in a row, and lastly from another thread."""
+    for done in range(10_000):
+        call.progress(done, 10_000)
+    last = threading.Thread(target=call.progress, args=(10_000, 10_000, "all"))
+    last.start()
+    last.join()
+
+
+def kept_file(call: Call) -> BinaryIO:
+    """A file that is gone from its folder when it is answered."""
+    path = folder_of(call) / "kept"
+    path.write_bytes(b"kept")
+    file = open(path, "rb")  # noqa: SIM115 (it is the answer)
+    path.unlink()
+    return file
+
+
+class Picky:
+    """Cannot be built while a file is missing."""
+
+    def __init__(self) -> None:
+        if not Path(os.environ[FLAG]).exists():
+            raise RuntimeError("this worker cannot be set up")
+
+    def __call__(self, call: Call) -> str:
+        """An answer."""
+        return "set up"
+
+
+class NeverReady:
+    """Takes for ever to be built, and does not hear SIGTERM."""
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(os.environ[FLAG]).touch()
+        time.sleep(1000)
+
+    def __call__(self, call: Call) -> None:
+        """Never called."""
+
+
+#: The handlers by the names of their routes, those of classes apart.
+HANDLERS = {
+    "close_output": close_output,
+    "deaf": deaf,
+    "garble": garble,
+    "hang_up": hang_up,
+    "kept_file": kept_file,
+    "leave": leave,
+    "leave_a_child": leave_a_child,
+    "leave_politely": leave_politely,
+    "pid": pid,
+    "promise_a_file": promise_a_file,
+    "report_often": report_often,
+    "signal_itself": signal_itself,
+    "start_subprocess": start_subprocess,
+    "talk": talk,
+    "where": where,
+}
