@@ -49,7 +49,8 @@ def main() -> None:
     print(
         f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
         f"{os.cpu_count()} CPUs, load by {'wrk' if shutil.which('wrk') else 'a client in Python'}; "
-        f"64 connections, 100-byte bodies, {options.rounds} runs of {options.seconds:g} s, interleaved"
+        f"64 connections, 100-byte bodies, {options.rounds} runs of {options.seconds:g} s, "
+        "interleaved"
     )
     base = statistics.median(figures[names[0]])
     print(f"{'server in a stock Site':28}{'median/s':>10}{'min':>9}{'max':>9}{'ratio':>8}")

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deferpost.fields import check_field, printable
+
 __all__ = [
     "BadRequest",
     "BodyTooLarge",
@@ -55,7 +57,8 @@ class HTTPError(DeferPostError):
     :param type: a URI that names the kind of problem.
     :param headers: further response headers, as a mapping or as pairs.
     :param extensions: further members of the problem document.
-    :raises ValueError: a status outside 400 to 599.
+    :raises ValueError: a status outside 400 to 599, or a header that HTTP does not permit or
+        that is for the server to decide.
     """
 
     def __init__(
@@ -72,11 +75,13 @@ class HTTPError(DeferPostError):
             raise ValueError(f"an HTTPError has a status from 400 to 599, not {status!r}")
         super().__init__(status, detail)
         self.status = status
-        self.detail = detail
-        self.title = title
-        self.type = type
+        self.detail = printable(detail)
+        self.title = None if title is None else printable(title)
+        self.type = printable(type)
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         self.headers: tuple[tuple[str, str], ...] = tuple((str(k), str(v)) for k, v in pairs)
+        for name, value in self.headers:
+            check_field(name, value)
         self.extensions: dict[str, Any] = dict(extensions or {})
 
     def __str__(self) -> str:

@@ -38,7 +38,7 @@ __all__ = ["DaemonService", "Runtime", "RuntimeService", "plan_of", "plans_of"]
 _log = Logger(namespace="deferpost")
 
 #: Seconds that workers get to end, once their jobs were canceled at the end of the grace.
-STOP_PATIENCE = 1.0
+STOP_PATIENCE = 0.75
 
 #: Seconds that responses get to leave meanwhile, and connections to close after that.
 FLUSH_PATIENCE = 0.5
@@ -363,6 +363,7 @@ class DaemonService(Service):
 
     def _stop_reactor(self, quick: bool) -> None:
         if quick or not self.running:
+            _log.info("told to stop at once: jobs that have not ended are canceled")
             self.runtime.hurry()
         if self.running:
             self._reactor.stop()

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from twisted.trial.unittest import TestCase
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("deferpost", deadline=None)
+settings.load_profile("deferpost")
 
 
 @pytest.hookimpl(trylast=True)

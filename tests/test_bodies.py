@@ -544,6 +544,26 @@ def test_large_chunk_holds_the_worker_until_it_has_left() -> None:
     assert writing.request.pieces[4:] == [b"!"]
 
 
+def test_large_chunks_to_a_transport_that_changes_its_mind() -> None:
+    """What waits behind a large chunk waits until it has left, also where writing wakes it."""
+    request = FakeRequest(is_full=lambda count: count == 2)
+    worker, writing = streaming(request)
+    chunks = [b"123456789", b"abcdefghi", b"ABCDEFGHI"]
+    for chunk in chunks:
+        worker.buffer.deliver(chunk)
+    assert request.written == b"1234"
+
+    def blink() -> None:
+        request.producer.pauseProducing()
+        request.producer.resumeProducing()
+
+    request.at_write = blink
+    request.resume()
+    assert request.written == b"".join(chunks)
+    worker.buffer.finish()
+    assert writing.said == [None]
+
+
 def test_end_while_the_client_is_slow() -> None:
     """A stream whose worker is done ends when the client has read, and not before."""
     worker, writing = streaming(FakeRequest(is_full=lambda count: count == 2))

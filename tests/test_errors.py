@@ -108,6 +108,29 @@ def test_http_error_headers(
     assert HTTPError(400, headers=headers).headers == pairs
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"no name": "a"},
+        {"X-A": "a\r\nX-B: b"},
+        {"Transfer-Encoding": "chunked"},
+        {"Content-Length": "0"},
+        {"Connection": "close"},
+    ],
+)
+def test_http_error_headers_that_are_refused(headers: dict[str, str]) -> None:
+    """What would break the response, or is for the server to decide, is refused to the handler."""
+    with pytest.raises(ValueError, match=r"header field|for the server"):
+        HTTPError(400, headers=headers)
+
+
+def test_http_error_of_any_text() -> None:
+    """Words that UTF-8 cannot express are escaped, and what is no text is made one."""
+    error = HTTPError(404, "caf\udce9", title="a\udce9", type="urn:\udce9")
+    assert (error.detail, error.title, error.type) == ("caf\\udce9", "a\\udce9", "urn:\\udce9")
+    assert HTTPError(404, KeyError("x")).detail == "'x'"  # type: ignore[arg-type]  # as users do
+
+
 def test_bad_request_has_a_place() -> None:
     """What is wrong with a body is said with its place, for programs too."""
     error = BadRequest("a comma is missing", line=3, column=7)

@@ -37,7 +37,7 @@ ROOT = "deferpost"
 
 #: Every module, or package with all that is in it, by its name below ``deferpost``.
 LAYERS: Mapping[Layer, frozenset[str]] = {
-    Layer.VOCABULARY: frozenset({"_version", "errors", "interfaces", "model"}),
+    Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model"}),
     Layer.RULES: frozenset(
         {"admission", "jobs", "lifecycle"}
         | {"defaults", "keys", "settings", "sources", "tomlplaces", "units"}

@@ -10,13 +10,13 @@ import io
 import mimetypes
 import numbers
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import msgspec
 
+from deferpost.fields import check_field, field_bytes
 from deferpost.model import Answer, Reply
 
 __all__ = ["CHUNK_BYTES", "encode", "file_pieces"]
@@ -31,23 +31,6 @@ _JSON = "application/json"
 _BINARY_HEADERS = ((b"Content-Type", _BINARY.encode()),)
 _TEXT_HEADERS = ((b"Content-Type", _TEXT.encode()),)
 _JSON_HEADERS = ((b"Content-Type", _JSON.encode()),)
-
-_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.1
-_FIELD_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9110, section 5.5
-
-#: Fields that frame the message or the connection: the server's alone (RFC 9110, section 7.6.1).
-_FRAMING = frozenset(
-    {
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 
 #: Statuses whose responses have no content (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
 _NO_CONTENT = frozenset({204, 205, 304})
@@ -104,20 +87,8 @@ def _close(body: Any) -> None:
 
 def _checked(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
     for name, value in pairs:
-        if not _FIELD_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a header field")
-        if not _FIELD_VALUE.fullmatch(value):
-            raise ValueError(f"the value of the header field {name} has control characters")
-        if name.lower() in _FRAMING:
-            raise ValueError(f"a handler cannot set {name}: it is for the server to decide")
-    return tuple((name.encode("ascii"), _to_bytes(value)) for name, value in pairs)
-
-
-def _to_bytes(value: str) -> bytes:
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        return value.encode()
+        check_field(name, value)
+    return tuple((name.encode("ascii"), field_bytes(value)) for name, value in pairs)
 
 
 def _body_of(value: Any) -> tuple[str, Any, int | None]:

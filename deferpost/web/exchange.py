@@ -23,6 +23,9 @@ __all__ = ["Exchange", "OpenExchanges", "log_failure"]
 
 _log = Logger(namespace="deferpost.web")
 
+#: Fields that every response has, and has once.
+_ONE_ONLY = frozenset({b"date", b"server", b"x-request-id"})
+
 
 class OpenExchanges:
     """The exchanges that have not ended, so that a service that stops can wait for them."""
@@ -122,6 +125,8 @@ class Exchange:
         request.setResponseCode(answer.status)
         headers = request.responseHeaders
         for name, value in answer.headers:
+            if name.lower() in _ONE_ONLY:
+                headers.removeHeader(name)  # the handler's takes the place of ours
             headers.addRawHeader(name, value)
         length = answer.length
         if length is not None and answer.status not in (204, 304):

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+from deferpost.fields import field_bytes
 from deferpost.web.problems import PROBLEM_TYPE, Problem
 
 __all__ = ["request_id", "respond", "respond_problem", "server_timing", "set_common"]
@@ -73,5 +74,5 @@ def respond(request: Any, status: int, content_type: bytes, body: bytes) -> None
 def respond_problem(request: Any, problem: Problem, id: str) -> None:
     """Write an error as problem+json and finish; its common headers are set."""
     for name, value in problem.headers:
-        request.responseHeaders.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
+        request.responseHeaders.addRawHeader(name.encode("ascii"), field_bytes(value))
     respond(request, problem.status, PROBLEM_TYPE, problem.document(id))

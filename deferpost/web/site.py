@@ -41,9 +41,11 @@ def access_line(request: Any, status: int, now: float) -> str:
     queue, run = (job.queue_so_far(now), job.run_so_far(now)) if job is not None else (0.0, 0.0)
     agent = request.requestHeaders.getRawHeaders(b"user-agent") or [b"-"]
     host = getattr(request.client, "host", None) or "-"
+    line = "-"
+    if request.method != Request.method:  # else its client left before it was whole
+        line = " ".join(map(_quoted, (request.method, request.uri, request.clientproto)))
     return (
-        f'{host} "{_quoted(request.method)} {_quoted(request.uri)} '
-        f'{_quoted(request.clientproto)}" {status} {request.sentLength} '
+        f'{host} "{line}" {status} {request.sentLength} '
         f'"{_quoted(agent[0])}" id={_quoted(id)} queue={queue:.6f} run={run:.6f}'
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
@@ -19,9 +20,11 @@ __all__ = ["AppResource", "segments"]
 def segments(path: str) -> tuple[bytes, ...]:
     """The segments of a path below its mount, as ``request.postpath`` has them.
 
-    :param path: starts with a slash.
+    :param path: starts with a slash; percent-encoded or not, as in a request.
     """
-    return tuple(path[1:].encode().split(b"/")) if path != "/" else ()
+    if path == "/":
+        return ()
+    return tuple(unquote_to_bytes(segment) for segment in path[1:].encode().split(b"/"))
 
 
 class AppResource(Resource):

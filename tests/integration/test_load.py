@@ -159,11 +159,14 @@ def test_everyone_gets_their_own(daemon: StartDaemon, note: Note) -> None:
     served = daemon(DIGESTS, ["--access-log=no"], listen=MANY)
     for name in POOLS:
         began = time.monotonic()
-        posts = (digest_post(f"/{name}", number) for number in range(2_000))
+        posts = [digest_post(f"/{name}", number) for number in range(2_000)]
+        # An id is the client's to choose: some choose the same.
+        posts[::10] = [post._replace(id="same") for post in posts[::10]]
         answers = post_all(served.port, posts, 200)
         note(f"{name}: requests per second", 2_000 / (time.monotonic() - began))
         note(f"{name}", str(Latencies.of([each.seconds for each in answers])))
         assert len(answers) == 2_000
+        assert {each.post.body for each in answers} == {post.body for post in posts}
         wrong = [each.post.id for each in answers if not is_digest(each)]
         assert not wrong, wrong[:20]
     idle(served)
@@ -771,6 +774,19 @@ def test_fifty_workers_are_killed(daemon: StartDaemon, note: Note) -> None:
     assert all(is_digest(each) for each in answers_after)
     assert "Traceback" not in served.log()
     stop(served)
+
+
+def test_worker_is_killed_while_it_streams(daemon: StartDaemon) -> None:
+    """A stream whose worker is killed is cut off: what came of it cannot be taken for the whole."""
+    served = daemon(LEAVING, ["--process-size=1"])
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
+        with served.connect() as connection:
+            connection.post("/ticks", b"", f"X-Request-ID: {number:d}")
+            assert connection.head().status == 200
+            os.kill(int(touched(served, f"begun-{number:d}").read_text()), number)
+            assert not connection.rest().endswith(b"0\r\n\r\n")
+    idle(served)
+    assert "Traceback" not in served.log()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

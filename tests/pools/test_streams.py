@@ -111,6 +111,36 @@ def test_the_worker_goes_on_after_a_pause() -> None:
     assert stream.held == [True, False]
 
 
+def test_end_waits_for_the_reader() -> None:
+    """The end is said when the reader wants to hear it, once, and not while it has enough."""
+    stream = Stream()
+    stream.buffer.open(stream.sink)
+    stream.buffer.pause()
+    stream.buffer.finish()
+    assert stream.sink.ends == []
+    for _ in range(2):
+        stream.buffer.resume()
+        assert stream.sink.ends == [None]
+        stream.buffer.pause()
+
+
+def test_many_chunks_to_a_reader_that_changes_its_mind() -> None:
+    """A reader that pauses and resumes at each chunk gets any number of them, in order."""
+    stream = Stream()
+
+    def blink() -> None:
+        stream.buffer.pause()
+        stream.buffer.resume()
+        stream.sink.at_next_chunk = blink
+
+    stream.sink.at_next_chunk = blink
+    chunks = [b"%d" % number for number in range(5000)]
+    for chunk in chunks:
+        stream.buffer.deliver(chunk)
+    stream.buffer.open(stream.sink)
+    assert stream.sink.chunks == chunks
+
+
 def test_enough_again_while_it_catches_up() -> None:
     """A reader that has enough in the middle of what was kept gets no more, and holds on."""
     stream = Stream()

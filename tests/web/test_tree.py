@@ -19,6 +19,8 @@ from tests.web import Client, answer_of, route, serving
         ("/a/b", (b"a", b"b")),
         ("/a/", (b"a", b"")),
         ("/é", ("é".encode(),)),
+        ("/a%20b/%C3%A9", (b"a b", "é".encode())),
+        ("/a%2Fb", (b"a/b",)),
         ("//", (b"", b"")),
     ],
 )
