@@ -230,7 +230,7 @@ def occupied(daemon: Daemon, name: str, path: str, waiting: int = 20) -> Iterato
         yield
 
 
-def latency_under_load(daemon: Daemon, case: str, count: int = 300, most: float = 4.0) -> Latencies:
+def latency_under_load(daemon: Daemon, case: str, count: int = 200, most: float = 4.0) -> Latencies:
     """How long ``/livez`` takes in one of the cases; the daemon serves :data:`BUSY`.
 
     :param count: how many times it is asked for.
@@ -812,6 +812,7 @@ LARGE = f"""
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 from collections.abc import Iterator
@@ -848,7 +849,9 @@ def generator(call):
 
 
 def whole(call):
-    return b"".join(blocks(SIZE))
+    buffer = io.BytesIO()
+    buffer.writelines(blocks(SIZE))
+    return buffer.getvalue()
 
 
 def file(call):
@@ -873,7 +876,7 @@ REPLIES = {
     "/file-process": BODY_GROWTH,
     "/generator-thread": BODY_GROWTH,
     "/file-thread": BODY_GROWTH,
-    "/bytes-thread": 2 * SIZE + BODY_GROWTH,
+    "/bytes-thread": SIZE + SIZE // 2 + BODY_GROWTH,
 }
 
 
