@@ -36,6 +36,9 @@ _log = Logger(namespace="deferpost.pools.processes")
 #: Seconds before a worker is started again whose set-up failed: first, and at most.
 _PAUSE_FIRST, _PAUSE_MOST = 0.5, 30.0
 
+#: Workers in a row that end before they are ready, without a word, until nobody is let wait.
+_ATTEMPTS = 3
+
 
 def start_process_pool(
     context: PoolContext, *, size: int, max_waiting: int, kill_grace: float
@@ -82,6 +85,7 @@ class RunningProcessPool:
         self._busy: dict[int, Worker] = {}
         self._waiting: OrderedDict[int, Job] = OrderedDict()
         self._failures = 0  # workers in a row that came to nothing
+        self._hopeless = False  # so that none of those that wait would be run
         self._restarts = 0
         self._refill: Any = None
         self._stopped: Deferred[int] | None = None
@@ -107,7 +111,7 @@ class RunningProcessPool:
                     pool=self.name,
                     error=error,
                 )
-                self._failed()
+                self._failed(certain=False)
                 return
             self._workers.add(worker)
 
@@ -176,6 +180,7 @@ class RunningProcessPool:
     def worker_ready(self, worker: Worker) -> None:
         """See :class:`deferpost.pools.worker.Owner`."""
         self._failures = 0
+        self._hopeless = False
         if self._stopped is not None:
             worker.dismiss()
         elif self._waiting:
@@ -207,7 +212,7 @@ class RunningProcessPool:
                 how=how,
             )
         if not worker.was_ready:
-            self._failed()
+            self._failed(certain=worker.set_up_error is not None)
         elif worker.jobs_done == 0 and not worker.was_told_to_go:
             self._fill_after(_PAUSE_FIRST)  # so that one that cannot live is not started all day
         else:
@@ -247,9 +252,14 @@ class RunningProcessPool:
             answer_stopped(job, reason)
             worker.break_stream(stop_error(job, reason))
 
-    def _failed(self) -> None:
-        """A worker came to nothing: try again after a pause, and let nobody wait for it."""
+    def _failed(self, *, certain: bool) -> None:
+        """A worker came to nothing: try again after a pause, and let nobody wait for ever.
+
+        :param certain: whether the next will fare alike: its set-up raised.  One that was killed
+            from outside costs those that wait only the pause.
+        """
         self._failures += 1
+        self._hopeless = self._hopeless or certain or self._failures >= _ATTEMPTS
         self._fill_after(self._pause())
         if self._is_broken():
             while self._waiting:
@@ -265,7 +275,7 @@ class RunningProcessPool:
             self._refill = self._reactor.callLater(pause, self.fill)
 
     def _is_broken(self) -> bool:
-        return self._failures > 0 and not any(worker.was_ready for worker in self._workers)
+        return self._hopeless and not any(worker.was_ready for worker in self._workers)
 
     def _pause(self) -> float:
         """Seconds until the next attempt."""

@@ -345,6 +345,17 @@ class SetUpTests(_ProcessSuite, TestCase):
         await self.until(lambda: self.pool.status().ready, "a worker is ready")
         self.assertFalse(self._is_broken())
 
+    async def test_killed_while_it_starts(self) -> None:
+        """A worker that is killed before it is ready costs those that wait a pause, and no more."""
+        self.start_with({"picky": process_handlers.Picky})
+        self.flag.touch()
+        waiting = self.submit("picky")
+        (pid,) = self.pool.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        await self.until(lambda: self.pool.worker_pids() != [pid], "its end was heard")
+        self.assertFalse(self._is_broken())
+        self.assertEqual(await self.content_of(waiting), b"set up")
+
     def test_handler_without_a_name(self) -> None:
         """A handler that a worker could not find is refused before anything is started."""
 
