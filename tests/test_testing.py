@@ -20,7 +20,7 @@ from twisted.web.resource import Resource
 
 import deferpost.testing
 from deferpost import App, Call, DeferPost, HTTPError, ProcessPool, Reply, ThreadPool
-from deferpost.errors import DeclarationError, PoolFull
+from deferpost.errors import DeadlineExceeded, DeclarationError, PoolFull
 from deferpost.handlers.running import Handlers
 from deferpost.interfaces import PoolContext
 from deferpost.jobs import Job
@@ -32,6 +32,7 @@ from deferpost.testing import (
     PostClient,
 )
 from deferpost.testing.handlers import echo as findable
+from deferpost.testing.suite import Reader
 
 pytest_plugins = ["deferpost.testing.fixtures"]
 
@@ -297,9 +298,11 @@ def test_own_pools_of_routes(deferpost_client: MakeClient) -> None:
 _keys = itertools.count(1)
 
 
-def _submit(pool: Any, name: str = "handler", body: bytes = b"") -> tuple[Job, Deferred[Answer]]:
+def _submit(
+    pool: Any, name: str = "handler", body: bytes = b"", timeout: float | None = None
+) -> tuple[Job, Deferred[Answer]]:
     """Give a pool a job, as the dispatcher does."""
-    head = CallHead("id", f"/{name}", "POST", f"/{name}", b"", (), None, None)
+    head = CallHead("id", f"/{name}", "POST", f"/{name}", b"", (), None, timeout)
     job = Job(next(_keys), head, io.BytesIO(body), 0.0, lambda job: None)
     return job, pool.submit(job)
 
@@ -344,6 +347,55 @@ def test_inline_inside_of_inline() -> None:
     pools.append(InlinePool(size=1, max_waiting=1).start(_context(outer, inner)))
     _submit(pools[0], "outer")
     assert order == ["outer", "inner", "inner answered"]
+
+
+def test_inline_errors() -> None:
+    """A handler that wants to end the process has failed, and so has a generator at its end."""
+
+    def leave(call: Call) -> None:
+        raise SystemExit(3)
+
+    def chunks(call: Call) -> Iterator[bytes]:
+        yield b"x"
+        raise SystemExit(4)
+
+    def clings(call: Call) -> Iterator[bytes]:
+        try:
+            yield b"x"
+        finally:
+            raise LookupError("on the way out")
+
+    plan = InlinePool()
+    pool = plan.start(_context(leave, chunks, clings))
+    job, answer = _submit(pool, "leave")
+    errors: list[Any] = []
+    answer.addErrback(lambda failure: errors.append(str(failure.value)))
+    assert (job.state, errors) == (State.FAILED, ["SystemExit: 3"])
+    job, answer = _submit(pool, "chunks")
+    readers: list[Reader] = []
+    answer.addCallback(lambda answer: readers.append(Reader(answer.body)))
+    assert (job.state, str(readers[0].error)) == (State.FAILED, "SystemExit: 4")
+    job, answer = _submit(pool, "clings")
+    answer.addCallback(lambda answer: answer.body.abandon())
+    assert (job.state, job.reason) == (State.CANCELED, Reason.CLIENT_DISCONNECTED)
+    assert "LookupError: on the way out" in plan.tracebacks["id"]
+
+
+def test_inline_stream_over_its_time() -> None:
+    """A stream whose time is up while it makes a chunk is ended before the chunk is delivered."""
+
+    def chunks(call: Call) -> Iterator[bytes]:
+        yield b"x"
+        context.reactor.advance(31.0)
+        yield b"y"
+
+    context = _context(chunks)
+    job, answer = _submit(InlinePool().start(context), "chunks", timeout=30.0)
+    readers: list[Reader] = []
+    answer.addCallback(lambda answer: readers.append(Reader(answer.body)))
+    (reader,) = readers
+    assert (job.state, reader.chunks) == (State.EXPIRED, [b"x"])
+    assert isinstance(reader.error, DeadlineExceeded)
 
 
 @pytest.mark.parametrize("plan", [InlinePool(kind="process"), ManualPool(kind="process")])

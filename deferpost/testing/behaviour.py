@@ -49,6 +49,7 @@ from deferpost.testing.suite import PoolSuite, Reader, Sent
 
 __all__ = [
     "AnswerBehaviour",
+    "CoroutineBehaviour",
     "DeadlineBehaviour",
     "LiveStreamBehaviour",
     "PoolBehaviour",
@@ -742,6 +743,18 @@ class LiveStreamBehaviour(PoolSuite):
         answer.body.abandon()
         await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)
         self.assertEqual((reader.chunks, reader.is_over), ([b"first"], False))
+
+
+class CoroutineBehaviour(PoolSuite):
+    """What is particular to coroutines."""
+
+    async def test_no_streams(self) -> None:
+        """A coroutine that returns an iterator has failed: it cannot stream."""
+        self.start_pool()
+        sent = self.submit("stream")
+        error = await self.error_of(sent, HandlerFailed)
+        self.assertIn("an async handler returned an iterator", str(error))
+        await self.end_of(sent, State.FAILED, Reason.ERROR)
 
 
 class PoolBehaviour(

@@ -12,13 +12,13 @@ from deferpost import ProcessPool, ReactorPool, ThreadPool
 from deferpost.testing import InlinePool, ManualPool
 from deferpost.testing.behaviour import (
     AnswerBehaviour,
+    CoroutineBehaviour,
     DeadlineBehaviour,
     PoolBehaviour,
     ProgressBehaviour,
     QueueBehaviour,
     StreamBehaviour,
 )
-from deferpost.testing.handlers import HANDLERS
 from deferpost.testing.suite import PoolSuite, Sent
 
 
@@ -44,7 +44,12 @@ class ProcessPoolTests(PoolBehaviour, TestCase):
 
 
 class ReactorPoolTests(
-    AnswerBehaviour, QueueBehaviour, ProgressBehaviour, DeadlineBehaviour, TestCase
+    AnswerBehaviour,
+    QueueBehaviour,
+    ProgressBehaviour,
+    DeadlineBehaviour,
+    CoroutineBehaviour,
+    TestCase,
 ):
     """Coroutines on the reactor."""
 
@@ -67,7 +72,12 @@ class InlineTests(AnswerBehaviour, StreamBehaviour, TestCase):
 
 
 class InlineCoroutineTests(
-    AnswerBehaviour, QueueBehaviour, ProgressBehaviour, DeadlineBehaviour, TestCase
+    AnswerBehaviour,
+    QueueBehaviour,
+    ProgressBehaviour,
+    DeadlineBehaviour,
+    CoroutineBehaviour,
+    TestCase,
 ):
     """Coroutines that have run, until they first wait, when they are submitted."""
 
@@ -117,7 +127,13 @@ class ManualTests(
 
 
 class ManualCoroutineTests(
-    AnswerBehaviour, QueueBehaviour, ProgressBehaviour, DeadlineBehaviour, _Manual, TestCase
+    AnswerBehaviour,
+    QueueBehaviour,
+    ProgressBehaviour,
+    DeadlineBehaviour,
+    CoroutineBehaviour,
+    _Manual,
+    TestCase,
 ):
     """Coroutines that are started when the test says so."""
 
@@ -129,4 +145,4 @@ class ManualCoroutineTests(
         return ManualPool(kind="reactor", size=size, max_waiting=max_waiting)
 
     def _can_run(self, job: Any) -> bool:
-        return job.head.route[1:] in HANDLERS
+        return True
