@@ -703,7 +703,7 @@ def test_workers_load_no_twisted() -> None:
 
 
 def test_trial_beside_pytest_twisted(tmp_path: Path) -> None:
-    """With the plugin, test cases of trial run after tests of pytest-twisted, too."""
+    """With the plugin, test cases of trial pass beside tests of pytest-twisted."""
     (tmp_path / "test_both.py").write_text(
         "from twisted.internet import reactor, task, threads\n"
         "from twisted.trial.unittest import TestCase\n"
