@@ -30,8 +30,9 @@ from deferpost.settings import PoolSettings, Settings, default_pool, resolve_siz
 from deferpost.web.exchange import OpenExchanges
 from deferpost.web.health import Livez, Readyz
 from deferpost.web.post import PostContext
-from deferpost.web.site import DaemonSite
+from deferpost.web.site import DaemonSite, DaemonWireSite
 from deferpost.web.tree import AppResource
+from deferpost.wire.limits import Limits
 
 __all__ = ["DaemonService", "Runtime", "RuntimeService", "plan_of", "plans_of"]
 
@@ -292,14 +293,7 @@ class DaemonService(Service):
             (_READYZ[1:].encode(), Readyz(self._accepting, self.runtime.statuses)),
         ]
         root = AppResource(app.routes, self.runtime.context, health)
-        self.site = DaemonSite(
-            root,
-            body_memory=settings.body_memory,
-            largest_body=root.largest_body,
-            directory=settings.temporary_directory,
-            access_log=settings.access_log,
-            now=time.monotonic,
-        )
+        self.site = _site(root, settings, reactor)
         self._endpoints = _endpoints(reactor, settings.listen)
         self._ports: list[Any] = []
 
@@ -371,6 +365,36 @@ class DaemonService(Service):
             self.runtime.hurry()
         if self.running:
             self._reactor.stop()
+
+
+def _site(root: AppResource, settings: Settings, reactor: Any) -> DaemonSite | DaemonWireSite:
+    """The site that the settings ask for."""
+    common: dict[str, Any] = {
+        "body_memory": settings.body_memory,
+        "largest_body": root.largest_body,
+        "directory": settings.temporary_directory,
+        "access_log": settings.access_log,
+        "now": time.monotonic,
+    }
+    if settings.wire == "stock":
+        return DaemonSite(root, **common)
+    limits = Limits(
+        max_head=settings.max_head,
+        max_target=min(settings.max_head, Limits().max_target),
+        max_headers=settings.max_headers,
+        max_body=root.largest_body,
+        max_pipelined=settings.max_pipelined,
+        head_timeout=settings.head_timeout,
+        idle_timeout=settings.idle_timeout,
+        min_body_rate=settings.min_body_rate,
+        write_timeout=settings.write_timeout,
+        linger=settings.linger,
+        max_connections=settings.max_connections,
+        max_connections_per_client=settings.max_connections_per_client,
+        tcp_keepalive=settings.tcp_keepalive,
+        tcp_user_timeout=settings.tcp_user_timeout,
+    )
+    return DaemonWireSite(root, limits=limits, reactor=reactor, **common)
 
 
 def _endpoints(reactor: Any, descriptions: Iterable[str]) -> list[tuple[str, Any]]:

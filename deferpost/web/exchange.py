@@ -17,7 +17,7 @@ from deferpost.errors import HandlerFailed, HTTPError, WorkerLost
 from deferpost.jobs import Job
 from deferpost.model import Answer, OnDisconnect, Reason
 from deferpost.web.problems import problem_of
-from deferpost.web.respond import respond_problem, set_common
+from deferpost.web.respond import common_fields, respond_problem, set_common
 
 __all__ = ["Exchange", "OpenExchanges", "log_failure"]
 
@@ -121,6 +121,10 @@ class Exchange:
                 answer.close()
             return
         request = self._request
+        body = answer.body
+        small = type(body) is bytes and len(body) <= PIECE_BYTES
+        if small and self._answered_at_once(answer, body):
+            return
         self._common()
         request.setResponseCode(answer.status)
         headers = request.responseHeaders
@@ -131,14 +135,28 @@ class Exchange:
         length = answer.length
         if length is not None and answer.status not in (204, 304):
             headers.setRawHeaders(b"Content-Length", [b"%d" % length])
-        body = answer.body
-        if type(body) is bytes and len(body) <= PIECE_BYTES:
+        if small:
             if body:
                 request.write(body)
             request.finish()
         else:
             self._writer = BodyWriter(request, answer, request.finish, self._broken)
             self._writer.start()
+
+    def _answered_at_once(self, answer: Answer, body: bytes) -> bool:
+        """Write a small answer as one piece, on a request that can."""
+        request = self._request
+        write = getattr(request, "answer", None)
+        if write is None or answer.status == 304 or request.method != b"POST":
+            return False
+        for name, _ in answer.headers:
+            if name.lower() in _ONE_ONLY:
+                return False
+        job = self._job
+        now = self._now()
+        common = common_fields(job.head.id, job.queue_so_far(now), job.run_so_far(now))
+        write(answer.status, (*common, *answer.headers), body)
+        return True
 
     def _failed(self, failure: Failure) -> None:
         error: BaseException = failure.value  # type: ignore[assignment]  # it has one

@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from deferpost.interfaces import IEarlyResource
 
 from deferpost.model import PoolStatus
 from deferpost.web.problems import method_not_allowed
@@ -18,10 +21,15 @@ __all__ = ["Livez", "Readyz"]
 _ALLOW = "GET, HEAD, OPTIONS"
 
 
+@implementer(IEarlyResource)
 class _Health(Resource):
     """A short answer to GET, made on the reactor thread."""
 
     isLeaf = True
+
+    def head_received(self, request: Any, length: int | None, whole: bool) -> None:
+        """Answer: no method here has a body that matters."""
+        self.render(request)
 
     def report(self) -> tuple[int, dict[str, Any]]:
         """Status and document."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
+from deferpost.arriving import ArrivingBody
 from deferpost.bodies import SpooledBody, body_size, take_body
 from deferpost.dispatch import Dispatcher
 from deferpost.errors import BodyTooLarge, DeferPostError, StorageFailed
+from deferpost.interfaces import BodyWanted, IEarlyResource
 from deferpost.model import CallHead, Route
 from deferpost.web.exchange import Exchange, OpenExchanges
 from deferpost.web.problems import method_not_allowed, problem_of
@@ -34,6 +37,8 @@ class PostContext:
     :ivar open_exchanges: where exchanges count until they end.
     :ivar timeout: seconds for routes that set none; None for no limit.
     :ivar max_body: bytes for routes that set none.
+    :ivar gate: looks at each call before its body is read, on our own wire, and refuses it by
+        raising, :class:`~deferpost.errors.HTTPError` with 401, 403 or 429 for example.
     """
 
     dispatcher: Callable[[], Dispatcher]
@@ -41,8 +46,10 @@ class PostContext:
     open_exchanges: OpenExchanges
     timeout: float | None
     max_body: int
+    gate: Callable[[CallHead], None] | None = None
 
 
+@implementer(IEarlyResource)
 class PostResource(Resource):
     """One route as a resource.
 
@@ -58,11 +65,39 @@ class PostResource(Resource):
         self._context = context
         self._max_body = context.max_body if route.max_body is None else route.max_body
         self._timeout = context.timeout if route.timeout is None else route.timeout
+        self._wanted = BodyWanted(self._max_body)
 
     @property
     def max_body(self) -> int:
         """Bytes that a body may have."""
         return self._max_body
+
+    def head_received(self, request: Any, length: int | None, whole: bool) -> BodyWanted | None:
+        """Refuse a request before its body, or say how its body is wanted.
+
+        See :meth:`deferpost.interfaces.IEarlyResource.head_received`.
+        """
+        if request.method != b"POST":
+            self.render(request)
+            return None
+        id = request_id(request)
+        try:
+            if length is not None and length > self._max_body:
+                raise BodyTooLarge(self._max_body)
+            context = self._context
+            if context.gate is not None:
+                context.gate(self._head(request, id))
+            if whole:
+                return self._wanted
+            context.dispatcher().check_room(self._route.pool)
+            if not self._route.stream:
+                return self._wanted
+            body = ArrivingBody()
+            self._run(request, id, body)
+            return BodyWanted(self._max_body, body)
+        except Exception as error:
+            self._refuse(request, id, error)
+            return None
 
     def render(self, request: Any) -> int:
         """Answer a request of any method; see :meth:`render_POST` for the one that matters."""
@@ -82,17 +117,21 @@ class PostResource(Resource):
         """Submit the call; the response is written when its Deferred fires."""
         id = request_id(request)
         try:
-            self._submit(request, id)
+            self._run(request, id, self._whole_body(request))
         except Exception as error:
-            set_common(request, id)
-            if isinstance(error, StorageFailed):
-                _log.error("[{job}] the body could not be kept: {error}", job=id, error=error)
-            elif not isinstance(error, DeferPostError):
-                _log.failure("[{job}] could not be submitted", job=id)
-            respond_problem(request, problem_of(error), id)
+            self._refuse(request, id, error)
         return NOT_DONE_YET
 
-    def _submit(self, request: Any, id: str) -> None:
+    def _refuse(self, request: Any, id: str, error: Exception) -> None:
+        set_common(request, id)
+        if isinstance(error, StorageFailed):
+            _log.error("[{job}] the body could not be kept: {error}", job=id, error=error)
+        elif not isinstance(error, DeferPostError):
+            _log.failure("[{job}] could not be submitted", job=id)
+        respond_problem(request, problem_of(error), id)
+
+    def _whole_body(self, request: Any) -> BinaryIO:
+        """The body of a request that is complete, if it may be run."""
         content = request.content
         if isinstance(content, SpooledBody):
             if content.too_large:
@@ -101,28 +140,35 @@ class PostResource(Resource):
                 raise StorageFailed(str(content.failure))
         if body_size(content) > self._max_body:
             raise BodyTooLarge(self._max_body)
-        route, context = self._route, self._context
-        uri = request.uri
-        path, _, query = uri.partition(b"?")
+        return take_body(request)
+
+    def _head(self, request: Any, id: str) -> CallHead:
+        """The call of a request, without its body."""
+        path, _, query = request.uri.partition(b"?")
         client = request.client
-        head = CallHead(
+        fields = getattr(request, "fields", None)
+        if fields is None:  # a request of another site
+            fields = [
+                (name, value)
+                for name, values in request.requestHeaders.getAllRawHeaders()
+                for value in values
+            ]
+        return CallHead(
             id,
-            route.path,
+            self._route.path,
             "POST",
             path.decode("latin-1"),
             query,
-            tuple(
-                [
-                    (name, value)
-                    for name, values in request.requestHeaders.getAllRawHeaders()
-                    for value in values
-                ]
-            ),
+            tuple(fields),
             (client.host, client.port) if hasattr(client, "port") else None,
             self._timeout,
         )
+
+    def _run(self, request: Any, id: str, body: BinaryIO | ArrivingBody) -> None:
+        """Submit the call, and see to its answer."""
+        route, context = self._route, self._context
         dispatcher = context.dispatcher()
-        job, answer = dispatcher.submit(route.pool, head, take_body(request))
+        job, answer = dispatcher.submit(route.pool, self._head(request, id), body)
         request.deferpost_job = job  # for an access log that wants its times
         Exchange(request, job, route.on_disconnect, context.now, context.open_exchanges).begin(
             answer

@@ -11,6 +11,7 @@ import msgspec
 from twisted.web.http import RESPONSES
 
 from deferpost.errors import (
+    BodyBroken,
     BodyTooLarge,
     DeadlineExceeded,
     DeferPostError,
@@ -69,6 +70,7 @@ class Problem(msgspec.Struct, frozen=True):
 #: Error, status, reason, and what the client is told where not the error's own words.
 _TABLE: tuple[tuple[type[DeferPostError], int, str, str | None], ...] = (
     (BodyTooLarge, 413, "body_too_large", None),
+    (BodyBroken, 400, "body_broken", "The body of the request ended before it was whole."),
     (PoolFull, 503, "pool_full", "Every worker is busy and the queue is full; try again later."),
     (PoolBroken, 503, "pool_broken", "The workers of this route do not start; try again later."),
     (ShuttingDown, 503, Reason.SHUTDOWN, "The server is stopping; try again later."),

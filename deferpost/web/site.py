@@ -12,8 +12,11 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from deferpost.bodies import SpooledBody
+from deferpost.wire.limits import Limits
+from deferpost.wire.request import WireRequest
+from deferpost.wire.site import DeferPostSite
 
-__all__ = ["CLIENT_LEFT", "DaemonRequest", "DaemonSite", "access_line"]
+__all__ = ["CLIENT_LEFT", "DaemonRequest", "DaemonSite", "DaemonWireRequest", "DaemonWireSite", "access_line"]
 
 _log = Logger(namespace="deferpost.access")
 
@@ -61,8 +64,86 @@ class DaemonRequest(Request):
             factory.log_left(self)
 
 
+class DaemonWireRequest(WireRequest):
+    """A request of our own wire that is in the access log however it ends."""
+
+    def connectionLost(self, reason: Any) -> None:
+        """The client left before the response was written."""
+        site = getattr(self.channel, "site", None)
+        super().connectionLost(reason)  # first, so that the job knows
+        if site is not None and not self.finished:
+            site.log_left(self)
+
+
+class DaemonWireSite(DeferPostSite):
+    """The site of the daemon, on our own wire.
+
+    :param resource: the root.
+    :param limits: the bounds of its connections.
+    :param body_memory: bytes of a body that are kept in memory.
+    :param largest_body: bytes of a body that are kept at all.
+    :param directory: where larger bodies are kept; None for the system's choice.
+    :param access_log: whether each request is logged.
+    :param now: the monotonic clock, in seconds.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        resource: IResource,
+        *,
+        limits: Limits,
+        body_memory: int,
+        largest_body: int,
+        directory: str | None,
+        access_log: bool,
+        now: Callable[[], float],
+        reactor: Any = None,
+    ) -> None:
+        super().__init__(
+            resource,
+            DaemonWireRequest,
+            limits=limits,
+            parsePOSTFormSubmission=False,
+            reactor=reactor,
+        )
+        self.displayTracebacks = False
+        self._body_memory = body_memory
+        self._largest_body = largest_body
+        self._directory = directory
+        self._access_log = access_log
+        self._now = now
+
+    def getContentFile(self, length: int | None) -> Any:
+        """Where the body of a request goes; called when its head is in."""
+        return SpooledBody(self._body_memory, self._largest_body, self._directory)
+
+    def log(self, request: Any) -> None:
+        """Log a request that was answered."""
+        if self._access_log:
+            _log.info("{line}", line=access_line(request, request.code, self._now()))
+
+    def log_left(self, request: Any) -> None:
+        """Log a request whose client left."""
+        if self._access_log:
+            _log.info("{line}", line=access_line(request, CLIENT_LEFT, self._now()))
+
+    def log_refused(self, channel: Any, status: int, detail: str, id: str) -> None:
+        """Log a request that the channel refused by itself."""
+        if self._access_log:
+            host = getattr(channel.peer, "host", None) or "-"
+            _log.info(
+                '{host} "-" {status} 0 "-" id={id} refused: {detail}',
+                host=host,
+                status=status,
+                id=id,
+                detail=detail,
+            )
+
+
 class DaemonSite(Site):
-    """The site of the daemon.
+    """The site of the daemon, on Twisted's channel.
 
     :param resource: the root.
     :param body_memory: bytes of a body that are kept in memory.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
+from deferpost.interfaces import IEarlyResource, IEarlyTree
 from deferpost.model import Route
 from deferpost.web.post import PostContext, PostResource
 from deferpost.web.problems import not_found
@@ -27,6 +29,28 @@ def segments(path: str) -> tuple[bytes, ...]:
     return tuple(unquote_to_bytes(segment) for segment in path[1:].encode().split(b"/"))
 
 
+@implementer(IEarlyResource)
+class _Nothing(Resource):
+    """What is at every path that has no route."""
+
+    isLeaf = True
+
+    def head_received(self, request: Any, length: int | None, whole: bool) -> None:
+        """Answer 404, whatever the body."""
+        self.render(request)
+
+    def render(self, request: Any) -> int:
+        """Answer 404."""
+        id = request_id(request)
+        set_common(request, id)
+        respond_problem(request, not_found(), id)
+        return NOT_DONE_YET
+
+
+_NOTHING = _Nothing()
+
+
+@implementer(IEarlyTree)
 class AppResource(Resource):
     """The routes of an app below the place where it is mounted.
 
@@ -55,10 +79,16 @@ class AppResource(Resource):
         resource = self._resources.get(() if below == (b"",) else below)
         if resource is not None:
             return resource.render(request)
-        id = request_id(request)
-        set_common(request, id)
-        respond_problem(request, not_found(), id)
-        return NOT_DONE_YET
+        return _NOTHING.render(request)
+
+    def early_resource(self, segments: Sequence[bytes]) -> Any:
+        """The resource of a path; see :meth:`deferpost.interfaces.IEarlyTree.early_resource`."""
+        key = tuple(segments)
+        resource = self._resources.get(key)
+        if resource is None:
+            below = tuple([unquote_to_bytes(segment) for segment in segments])
+            resource = self._resources.get(() if below == (b"",) else below, _NOTHING)
+        return resource
 
     @property
     def largest_body(self) -> int:

@@ -1,0 +1,95 @@
+"""Whether a client is still there, where reading does not tell.
+
+While nothing is read of a connection, and after its client has ended its side of it, the end of
+file says nothing more: a client that is gone and one that waits look alike.  Then two things help.
+The system reports by epoll that the peer has closed, or has reset, without a read; and the first
+bytes of the status line, which every answer begins with, are sent one by one beforehand: a client
+that is gone resets the connection when it gets one, and one that waits will have needed it anyway.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.tcp import Connection
+from zope.interface import implementer
+
+__all__ = ["PAUSES", "HangupWatch", "socket_of"]
+
+#: Seconds before each byte of the status line that is sent ahead: as many as "HTTP/1.1 " has.
+PAUSES = (0.0, 0.5, 2.0, 8.0, 30.0, 120.0, 600.0, 3_600.0, 14_400.0)
+
+
+def socket_of(transport: Any) -> socket.socket | None:
+    """The socket below a transport, where there is one."""
+    while not isinstance(transport, Connection):
+        transport = getattr(transport, "transport", None)
+        if transport is None:
+            return None
+    return getattr(transport, "socket", None)
+
+
+@implementer(IReadDescriptor)
+class HangupWatch(FileDescriptor):
+    """Tells when the peers of sockets that are not read have hung up.  For the reactor thread.
+
+    :param reactor: an IReactorFDSet.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._epoll: select.epoll | None = None
+        self._called: dict[int, Callable[[], None]] = {}
+
+    def watch(self, fd: int, hung_up: Callable[[], None], *, half: bool) -> None:
+        """Begin to watch a socket.
+
+        :param fd: its descriptor.
+        :param hung_up: called once, from the reactor.
+        :param half: whether the end of the peer's side alone counts.
+        """
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self.connected = 1
+            self.reactor.addReader(self)
+        # A reset is reported without being asked for.
+        self._epoll.register(fd, (select.EPOLLRDHUP if half else 0) | select.EPOLLONESHOT)
+        self._called[fd] = hung_up
+
+    def unwatch(self, fd: int) -> None:
+        """Watch it no more."""
+        if self._called.pop(fd, None) is not None and self._epoll is not None:
+            self._epoll.unregister(fd)
+            if not self._called:
+                self.reactor.removeReader(self)
+                self._epoll.close()
+                self._epoll = None
+
+    def fileno(self) -> int:
+        """The descriptor of the set."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def doRead(self) -> None:
+        """Some have hung up; called by the reactor."""
+        assert self._epoll is not None
+        for fd, _ in self._epoll.poll(0):
+            hung_up = self._called.get(fd)
+            if hung_up is not None:
+                self.unwatch(fd)
+                hung_up()
+            if self._epoll is None:
+                return
+
+    def logPrefix(self) -> str:
+        """For the log."""
+        return "HangupWatch"
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor has stopped."""
+        for fd in list(self._called):
+            self.unwatch(fd)

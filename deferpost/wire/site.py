@@ -1,0 +1,176 @@
+"""The site: connections with their bounds, in front of any resources of twisted.web."""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.protocol import Protocol
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Site
+
+from deferpost.wire.channel import WireChannel
+from deferpost.wire.deadlines import Deadlines
+from deferpost.wire.departures import HangupWatch
+from deferpost.wire.limits import Limits
+from deferpost.wire.refusals import problem_document
+from deferpost.wire.request import WireRequest
+from deferpost.ids import id_of
+
+__all__ = ["DeferPostSite"]
+
+
+class DeferPostSite(Site):
+    """A :class:`twisted.web.server.Site` whose connections are :class:`WireChannel`.
+
+    It speaks HTTP/1.1 and HTTP/1.0.  Any tree of resources works on it; a resource of ours decides
+    about a request when its head is in.  For the reactor thread.
+
+    :param resource: the root.
+    :param limits: the bounds.
+    :param requestFactory: makes requests of channels; a subclass of :class:`WireRequest` is quick.
+    :param further: as Site takes it, with form parsing off where nothing is said of it.
+    """
+
+    protocol = WireChannel
+
+    def __init__(
+        self,
+        resource: IResource,
+        requestFactory: Any = None,
+        *args: Any,
+        limits: Limits | None = None,
+        **further: Any,
+    ) -> None:
+        further.setdefault("parsePOSTFormSubmission", True)
+        super().__init__(resource, requestFactory or WireRequest, *args, **further)
+        self.limits = Limits() if limits is None else limits
+        times = (
+            self.limits.head_timeout,
+            self.limits.idle_timeout,
+            self.limits.body_window,
+            self.limits.write_timeout,
+        )
+        self.deadlines = Deadlines(self.reactor, min(0.25, *(time / 4 for time in times)))
+        self._hangups: HangupWatch | None = None
+        if hasattr(select, "epoll") and IReactorFDSet.providedBy(self.reactor):
+            self._hangups = HangupWatch(self.reactor)
+        self.channels: set[WireChannel] = set()
+        self._by_client: dict[str, int] = {}
+        self._closed: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """A channel for a connection, or what turns it away where there are too many."""
+        limits = self.limits
+        if len(self.channels) >= limits.max_connections:
+            return TurnedAway(503, "The server has as many connections as it takes.", limits.linger)
+        most = limits.max_connections_per_client
+        client = getattr(addr, "host", None)
+        if most and client is not None:
+            count = self._by_client.get(client, 0)
+            if count >= most:
+                return TurnedAway(
+                    429, f"A client has at most {most} connections here.", limits.linger
+                )
+            self._by_client[client] = count + 1
+        channel = super().buildProtocol(addr)
+        channel.limits = limits
+        channel.deadlines = self.deadlines
+        channel.hangups = self._hangups
+        channel.client = client if most else None
+        self.channels.add(channel)
+        return channel
+
+    def channel_lost(self, channel: Any) -> None:
+        """Called by a channel whose connection has gone."""
+        self.channels.discard(channel)
+        client = channel.client
+        if client is not None:
+            count = self._by_client[client] - 1
+            if count:
+                self._by_client[client] = count
+            else:
+                del self._by_client[client]
+        self._fire_if_closed()
+
+    def log_refused(self, channel: Any, status: int, detail: str, id: str) -> None:
+        """Called by a channel that has refused a request by itself."""
+
+    def early_resource(self, path: bytes) -> Any:
+        """The resource of a path, where it can be found by the head of a request alone.
+
+        Through children that were put, as far as no resource finds them in a way of its own.
+
+        :param path: of the request target.
+        :returns: a resource that has ``head_received``, or None.
+        """
+        resource: Any = self.resource
+        segments = path[1:].split(b"/")
+        for index, segment in enumerate(segments):
+            find = getattr(resource, "early_resource", None)
+            if find is not None:
+                return find(segments[index:])
+            if resource.isLeaf:
+                break
+            kind = type(resource)
+            if getattr(kind, "getChildWithDefault", None) is not Resource.getChildWithDefault:
+                return None
+            resource = resource.children.get(unquote_to_bytes(segment))
+            if resource is None:
+                return None
+        find = getattr(resource, "early_resource", None)
+        if find is not None:
+            return find([])
+        return resource if hasattr(resource, "head_received") else None
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """For TLS: HTTP/1.1 alone."""
+        return [b"http/1.1"]
+
+    def close_idle(self) -> None:
+        """Close each connection as soon as no request is under way on it."""
+        for channel in list(self.channels):
+            channel.close_when_idle()
+
+    def close_connections(self) -> Deferred[None]:
+        """Close every connection when what was written to it has left.
+
+        :returns: a Deferred that fires when none is left.
+        """
+        closed: Deferred[None] = Deferred()
+        self._closed = closed
+        for channel in list(self.channels):
+            channel.loseConnection()
+        self._fire_if_closed()
+        return closed
+
+    def abort_connections(self) -> None:
+        """Close every connection now."""
+        for channel in list(self.channels):
+            channel.abortConnection()
+
+    def _fire_if_closed(self) -> None:
+        if self._closed is not None and not self.channels and not self._closed.called:
+            self._closed.callback(None)
+
+
+class TurnedAway(Protocol):
+    """A connection too many: it is told so, and closed."""
+
+    def __init__(self, status: int, detail: str, linger: float) -> None:
+        self._status = status
+        self._detail = detail
+        self._linger = linger
+
+    def connectionMade(self) -> None:
+        """Called by the transport."""
+        body = problem_document(self._status, self._detail, id_of(None))
+        self.transport.write(
+            b"HTTP/1.1 %d -\r\nConnection: close\r\nRetry-After: 1\r\n"
+            b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b"
+            % (self._status, len(body), body)
+        )
+        self.transport.loseConnection()
