@@ -14,16 +14,22 @@ import msgspec
 
 __all__ = [
     "KINDS",
+    "WIRES",
     "PoolKind",
     "PoolSettings",
     "PoolSize",
     "Settings",
+    "Wire",
     "default_pool",
     "resolve_size",
 ]
 
 PoolKind: TypeAlias = Literal["thread", "process", "reactor"]
 PoolSize: TypeAlias = int | Literal["auto"]
+Wire: TypeAlias = Literal["deferpost", "stock"]
+
+#: The HTTP/1.1 channels: deferpost's own, and Twisted's.
+WIRES: tuple[Wire, ...] = ("deferpost", "stock")
 
 #: The kinds of pools; a pool that is named like a kind is of that kind.
 KINDS: tuple[PoolKind, ...] = ("thread", "process", "reactor")
@@ -66,6 +72,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param timeout: seconds that a call may run, for routes that set none.
     :param grace: seconds that running work gets at shutdown.
     :param access_log: whether each request is logged.
+    :param wire: which HTTP/1.1 channel reads requests: deferpost's own or, as ``"stock"``,
+        Twisted's, for which all of the following but ``pools`` have no effect.
+    :param max_head: largest request line and header fields together, in bytes.
+    :param max_headers: most header fields of a request.
+    :param max_pipelined: bytes that a connection reads ahead of a response that is pending.
+    :param head_timeout: seconds for a whole request head, from its first byte.
+    :param idle_timeout: seconds that a connection may stay open without a request.
+    :param min_body_rate: bytes that a body must at least arrive with each second, on the
+        average of any 10 seconds; 0 for no minimum.
+    :param write_timeout: seconds for which a client may take nothing of what is to be written.
+    :param max_connections: most connections at once.
+    :param max_connections_per_client: most connections at once from one address; 0 for no bound.
+    :param linger: seconds for which, after an early refusal, what still arrives is read and
+        dropped.
+    :param tcp_keepalive: seconds of silence after which the system probes whether the client is
+        there; 0 for never.
+    :param tcp_user_timeout: seconds for which sent data may go unacknowledged; 0 for the
+        system's own bound.
     :param pools: the pools by name; ``thread`` and ``process`` are always there.
     """
 
@@ -77,6 +101,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 300.0
     grace: float = 30.0
     access_log: bool = True
+    wire: Wire = "deferpost"
+    max_head: int = 16 * 2**10
+    max_headers: int = 100
+    max_pipelined: int = 64 * 2**10
+    head_timeout: float = 15.0
+    idle_timeout: float = 60.0
+    min_body_rate: int = 240
+    write_timeout: float = 30.0
+    max_connections: int = 10_000
+    max_connections_per_client: int = 0
+    linger: float = 5.0
+    tcp_keepalive: float = 60.0
+    tcp_user_timeout: float = 30.0
     pools: Mapping[str, PoolSettings] = msgspec.field(default_factory=_default_pools)
 
 

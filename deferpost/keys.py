@@ -1,6 +1,6 @@
 """The table of settings: each key with its help and its range, and the option that sets it.
 
-One table, :data:`KEYS`, describes every key; the options, the names in the environment, the
+One table, :data:`TOPICS`, describes every key; the options, the names in the environment, the
 checks of the TOML file and the printed settings derive from it, and the defaults are those of
 :mod:`deferpost.defaults`.  This module decides which single values are good and how they look in
 TOML and as text; it never looks at where a value comes from, or at two values together.
@@ -14,13 +14,22 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from deferpost.defaults import KINDS, PoolKind, PoolSettings, PoolSize, Settings, default_pool
+from deferpost.defaults import (
+    KINDS,
+    WIRES,
+    PoolKind,
+    PoolSettings,
+    PoolSize,
+    Settings,
+    default_pool,
+)
 from deferpost.units import format_duration, format_size, parse_duration, parse_size
 
 __all__ = [
     "FLAGS",
     "KEYS",
     "POOL_KEYS",
+    "TOPICS",
     "TOP_KEYS",
     "Flag",
     "Key",
@@ -34,8 +43,12 @@ __all__ = [
 #: A key in the TOML file: ``("timeout",)``, or ``("pools", "thread", "size")``.
 KeyPath: TypeAlias = tuple[str, ...]
 
+_MINUTE = 60
 _HOUR = 3_600
 _DAY = 86_400
+_KIB = 2**10
+_MIB = 2**20
+_GIB = 2**30
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,19 +88,21 @@ def _checked(read: Callable[[object], _T], fits: Callable[[_T], bool]) -> Callab
     return checked
 
 
-def _duration(low: int, high: int, *, open_start: bool = False) -> Shape:
+def _duration(
+    low: int, high: int, *, open_start: bool = False, such_as: str = '"30s" or "1m30s"'
+) -> Shape:
     start = f"above {format_duration(low)} and up" if open_start else f"from {format_duration(low)}"
     return Shape(
-        expected=f'a duration {start} to {format_duration(high)}, such as "30s" or "1m30s"',
+        expected=f"a duration {start} to {format_duration(high)}, such as {such_as}",
         metavar="DURATION",
         read=_checked(parse_duration, lambda s: low <= s <= high and not (open_start and s == low)),
         write=format_duration,
     )
 
 
-def _size(low: int, high: int) -> Shape:
+def _size(low: int, high: int, *, such_as: str = '"4MB" or "64KiB"') -> Shape:
     return Shape(
-        expected=f'a size from {format_size(low)} to {format_size(high)}, such as "4MB" or "64KiB"',
+        expected=f"a size from {format_size(low)} to {format_size(high)}, such as {such_as}",
         metavar="SIZE",
         read=_checked(parse_size, lambda size: low <= size <= high),
         write=format_size,
@@ -182,71 +197,148 @@ class Key(msgspec.Struct, frozen=True):
     kinds: tuple[PoolKind, ...] = ()
 
 
-KEYS: tuple[Key, ...] = (
-    Key(
-        "app",
-        "The app to serve.",
-        Shape(
-            expected='an app as "module:attribute", or "" for none',
-            metavar="MODULE:ATTRIBUTE",
-            read=_read_application,
-            write=lambda app: app or "",
+#: The table: the keys by topic, in the order in which the operator is shown them.
+TOPICS: dict[str, tuple[Key, ...]] = {
+    "What is served, and where": (
+        Key(
+            "app",
+            "The app to serve.",
+            Shape(
+                expected='an app as "module:attribute", or "" for none',
+                metavar="MODULE:ATTRIBUTE",
+                read=_read_application,
+                write=lambda app: app or "",
+            ),
+        ),
+        Key(
+            "listen",
+            "Twisted endpoint to listen on; may be given several times.",
+            Shape(
+                expected='a list of one or more endpoint strings, such as ["tcp:8080"]',
+                metavar="ENDPOINT",
+                read=_read_endpoints,
+                repeated=True,
+            ),
+        ),
+        Key(
+            "access_log",
+            "Whether each request is logged.",
+            Shape(
+                expected="true or false",
+                metavar="yes|no",
+                read=_read_boolean,
+                from_text=_boolean_from_text,
+            ),
         ),
     ),
-    Key(
-        "listen",
-        "Twisted endpoint to listen on; may be given several times.",
-        Shape(
-            expected='a list of one or more endpoint strings, such as ["tcp:8080"]',
-            metavar="ENDPOINT",
-            read=_read_endpoints,
-            repeated=True,
+    "Request bodies": (
+        Key("max_body", "Largest request body, for routes that set none.", _size(0, 1024 * _GIB)),
+        Key(
+            "body_memory",
+            "Bodies up to this size stay in memory, larger ones go to a temporary file.",
+            _size(0, 64 * _MIB),
+        ),
+        Key(
+            "temporary_directory",
+            "Directory for the temporary files.",
+            Shape(
+                expected='the path of a directory, or "" for the system\'s own',
+                metavar="PATH",
+                read=_read_directory,
+                write=lambda path: path or "",
+            ),
         ),
     ),
-    Key("max_body", "Largest request body, for routes that set none.", _size(0, 2**40)),
-    Key(
-        "body_memory",
-        "Bodies up to this size stay in memory, larger ones go to a temporary file.",
-        _size(0, 64 * 2**20),
+    "Time": (
+        Key(
+            "timeout",
+            "How long a call may run, for routes that set none.",
+            _duration(0, 30 * _DAY, open_start=True),
+        ),
+        Key("grace", "How long running work may go on at shutdown.", _duration(0, _DAY)),
     ),
-    Key(
-        "temporary_directory",
-        "Directory for the temporary files.",
-        Shape(
-            expected='the path of a directory, or "" for the system\'s own',
-            metavar="PATH",
-            read=_read_directory,
-            write=lambda path: path or "",
+    "HTTP/1.1: requests": (
+        Key(
+            "wire",
+            "Channel that reads requests: deferpost's own, or Twisted's (stock), on which no other "
+            "option of HTTP/1.1 has an effect.",
+            choice(*WIRES),
+        ),
+        Key(
+            "max_head",
+            "Largest request line and header fields together.",
+            _size(_KIB, _MIB, such_as='"16KiB" or "32kB"'),
+        ),
+        Key("max_headers", "Most header fields of a request.", _count(1, 10_000)),
+        Key(
+            "max_pipelined",
+            "Most that a connection reads ahead of a response that is pending.",
+            _size(4 * _KIB, 16 * _MIB),
         ),
     ),
-    Key(
-        "timeout",
-        "How long a call may run, for routes that set none.",
-        _duration(0, 30 * _DAY, open_start=True),
-    ),
-    Key("grace", "How long running work may go on at shutdown.", _duration(0, _DAY)),
-    Key(
-        "access_log",
-        "Whether each request is logged.",
-        Shape(
-            expected="true or false",
-            metavar="yes|no",
-            read=_read_boolean,
-            from_text=_boolean_from_text,
+    "HTTP/1.1: slow and silent clients": (
+        Key(
+            "head_timeout",
+            "Time for a whole request head, from its first byte.",
+            _duration(0, _HOUR, open_start=True),
+        ),
+        Key(
+            "idle_timeout",
+            "How long a connection may stay open without a request.",
+            _duration(0, _DAY, open_start=True),
+        ),
+        Key(
+            "min_body_rate",
+            "Least that must arrive of a body each second, over any ten; 0 for no minimum.",
+            _size(0, _GIB, such_as='"240B" or "4KiB"'),
+        ),
+        Key(
+            "write_timeout",
+            "How long a client may take nothing of what is to be written to it.",
+            _duration(0, _DAY, open_start=True),
+        ),
+        Key(
+            "tcp_keepalive",
+            "Silence after which the system probes whether a client is there; 0 for never.",
+            _duration(0, _DAY),
+        ),
+        Key(
+            "tcp_user_timeout",
+            "How long sent data may go unacknowledged; 0 for the system's own.",
+            _duration(0, _DAY),
         ),
     ),
-    Key("kind", "What runs the work.", choice(*KINDS), KINDS),
-    Key("size", "How many calls run at once.", _count(1, 1024, auto=True), ("thread", "process")),
-    Key("size", "How many calls run at once.", _count(1, 100_000, auto=True), ("reactor",)),
-    Key("max_waiting", "How many calls may wait for their turn.", _count(0, 1_000_000), KINDS),
-    Key(
-        "kill_grace",
-        "Time between SIGTERM and SIGKILL for a process that is to stop.",
-        _duration(0, _HOUR),
-        ("process",),
+    "HTTP/1.1: connections": (
+        Key("max_connections", "Most connections at once.", _count(1, 1_000_000)),
+        Key(
+            "max_connections_per_client",
+            "Most connections at once from one address; 0 for no bound.",
+            _count(0, 1_000_000),
+        ),
+        Key(
+            "linger",
+            "How long what still arrives after an early refusal is read and dropped.",
+            _duration(0, _MINUTE, such_as='"5s" or "500ms"'),
+        ),
     ),
-)
+    "Pools": (
+        Key("kind", "What runs the work.", choice(*KINDS), KINDS),
+        Key(
+            "size", "How many calls run at once.", _count(1, 1024, auto=True), ("thread", "process")
+        ),
+        Key("size", "How many calls run at once.", _count(1, 100_000, auto=True), ("reactor",)),
+        Key("max_waiting", "How many calls may wait for their turn.", _count(0, 1_000_000), KINDS),
+        Key(
+            "kill_grace",
+            "Time between SIGTERM and SIGKILL for a process that is to stop.",
+            _duration(0, _HOUR),
+            ("process",),
+        ),
+    ),
+}
 
+#: All keys, in the order of the table.
+KEYS: tuple[Key, ...] = tuple(key for keys in TOPICS.values() for key in keys)
 #: The keys outside of pools, by name.
 TOP_KEYS = {key.name: key for key in KEYS if not key.kinds}
 #: The keys of pools by name, each with a row for every range that it has.
@@ -270,6 +362,7 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     :param default: as it could be written on the command line; empty for none.
     :param repeated: whether each further use adds to the list.
     :param path: the key in the TOML file.
+    :param topic: under which the list of options has it.
     """
 
     name: str
@@ -278,6 +371,7 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     default: str
     repeated: bool
     path: KeyPath
+    topic: str
 
 
 def _flag(key: Key, settings: Settings | PoolSettings, pool: PoolKind | None = None) -> Flag:
@@ -294,6 +388,7 @@ def _flag(key: Key, settings: Settings | PoolSettings, pool: PoolKind | None = N
         default=_default_text(key.shape.write(getattr(settings, key.name))),
         repeated=key.shape.repeated,
         path=path,
+        topic=next(topic for topic, keys in TOPICS.items() if key in keys),
     )
 
 

@@ -22,6 +22,7 @@ from deferpost.defaults import (
     PoolSettings,
     PoolSize,
     Settings,
+    Wire,
     default_pool,
     resolve_size,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "PoolSettings",
     "PoolSize",
     "Settings",
+    "Wire",
     "default_pool",
     "dump_toml",
     "load_settings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -15,6 +16,9 @@ from deferpost.errors import ConfigurationError, DeclarationError
 from deferpost.settings import FLAGS, Flag, Settings, dump_toml, load_settings
 
 __all__ = ["Options", "main", "makeService"]
+
+# Where what is said of an option begins; a longer option has a line of its own.
+_HELP_COLUMN = 26
 
 
 class Options(usage.Options):
@@ -46,6 +50,39 @@ class Options(usage.Options):
         """The first line of the help, for ``deferpost`` and for ``twistd deferpost``."""
         synopsis: str = super().getSynopsis()
         return synopsis if self.parent is not None else f"Usage: deferpost {synopsis}"
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The help but for its first line: the options by topic, as the table has them.
+
+        :param width: of the lines; by default that of the terminal as ``COLUMNS`` says, or 80.
+        """
+        width = width or int(os.environ.get("COLUMNS", "80"))
+        topics: dict[str, list[str]] = {}
+        for flag in FLAGS:
+            if flag.name != "app":
+                topics.setdefault(flag.topic, []).append(f"{flag.name}=")
+        known = {flag.name for flag in FLAGS}
+        topics["This command"] = [
+            name for name in self.longOpt if name.removesuffix("=") not in known
+        ]
+        parts = ["\n"]
+        for topic, names in topics.items():
+            parts += [f"{topic}:\n", *(self._option_usage(name, width) for name in names), "\n"]
+        return "".join([*parts, textwrap.fill(self.longdesc, width), "\n"])
+
+    def _option_usage(self, name: str, width: int) -> str:
+        long = name.removesuffix("=")
+        short = "".join(
+            f"-{letter}, " for letter in self.shortOpt if self.synonyms.get(letter) == long
+        )
+        head = f"  {short}--{name}"
+        indent = " " * _HELP_COLUMN
+        lines = textwrap.wrap(
+            self.docs[long].strip(), width, initial_indent=indent, subsequent_indent=indent
+        )
+        if len(head) + 2 > _HELP_COLUMN:
+            return "\n".join([head, *lines, ""])
+        return "\n".join([head + lines[0][len(head) :], *lines[1:], ""])
 
     def opt_version(self) -> NoReturn:
         """Print the version of deferpost and exit."""

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from deferpost.defaults import WIRES
 from deferpost.errors import ConfigurationError
-from deferpost.keys import FLAGS, KEYS
+from deferpost.keys import FLAGS, KEYS, TOPICS
 from deferpost.settings import (
     KINDS,
     PoolKind,
@@ -67,6 +68,12 @@ def test_without_sources_the_defaults_hold() -> None:
     assert (settings.max_body, settings.body_memory) == (16 * 1024**2, 64 * 1024)
     assert (settings.timeout, settings.grace, settings.access_log) == (300, 30, True)
     assert (settings.app, settings.temporary_directory) == (None, None)
+    assert settings.wire == "deferpost"
+    assert (settings.max_head, settings.max_headers) == (16 * 1024, 100)
+    assert (settings.max_pipelined, settings.min_body_rate) == (64 * 1024, 240)
+    assert (settings.head_timeout, settings.idle_timeout, settings.write_timeout) == (15, 60, 30)
+    assert (settings.tcp_keepalive, settings.tcp_user_timeout, settings.linger) == (60, 30, 5)
+    assert (settings.max_connections, settings.max_connections_per_client) == (10_000, 0)
     assert settings.pools == {
         "thread": PoolSettings(kind="thread", size="auto", max_waiting=1000, kill_grace=5),
         "process": PoolSettings(kind="process", size="auto", max_waiting=1000, kill_grace=5),
@@ -94,6 +101,19 @@ def test_a_file_sets_every_key() -> None:
         timeout = 0.5
         grace = "1m"
         access_log = false
+        wire = "stock"
+        max_head = "1MiB"
+        max_headers = 10000
+        max_pipelined = "16MiB"
+        head_timeout = "1h"
+        idle_timeout = "1d"
+        min_body_rate = "1GiB"
+        write_timeout = "1d"
+        tcp_keepalive = "1d"
+        tcp_user_timeout = "1d"
+        max_connections = 1000000
+        max_connections_per_client = 1000000
+        linger = "1m"
         [pools.process]
         size = 2
         max_waiting = 0
@@ -114,6 +134,19 @@ def test_a_file_sets_every_key() -> None:
         timeout=0.5,
         grace=60.0,
         access_log=False,
+        wire="stock",
+        max_head=2**20,
+        max_headers=10_000,
+        max_pipelined=16 * 2**20,
+        head_timeout=3600.0,
+        idle_timeout=86_400.0,
+        min_body_rate=2**30,
+        write_timeout=86_400.0,
+        tcp_keepalive=86_400.0,
+        tcp_user_timeout=86_400.0,
+        max_connections=1_000_000,
+        max_connections_per_client=1_000_000,
+        linger=60.0,
         pools={
             "thread": default_pool("thread"),
             "process": process,
@@ -135,6 +168,19 @@ def test_the_environment_sets_every_key() -> None:
             "DEFERPOST_TIMEOUT": "90",
             "DEFERPOST_GRACE": "0",
             "DEFERPOST_ACCESS_LOG": "off",
+            "DEFERPOST_WIRE": "stock",
+            "DEFERPOST_MAX_HEAD": "1KiB",
+            "DEFERPOST_MAX_HEADERS": "1",
+            "DEFERPOST_MAX_PIPELINED": "4096",
+            "DEFERPOST_HEAD_TIMEOUT": "1ms",
+            "DEFERPOST_IDLE_TIMEOUT": "2ms",
+            "DEFERPOST_MIN_BODY_RATE": "0",
+            "DEFERPOST_WRITE_TIMEOUT": "3ms",
+            "DEFERPOST_TCP_KEEPALIVE": "0",
+            "DEFERPOST_TCP_USER_TIMEOUT": "0s",
+            "DEFERPOST_MAX_CONNECTIONS": "1",
+            "DEFERPOST_MAX_CONNECTIONS_PER_CLIENT": "2",
+            "DEFERPOST_LINGER": "0",
             "DEFERPOST_POOLS_THREAD_SIZE": "8",
             "DEFERPOST_POOLS_PROCESS_SIZE": "auto",
             "DEFERPOST_POOLS_PROCESS_MAX_WAITING": " 10 ",
@@ -151,6 +197,19 @@ def test_the_environment_sets_every_key() -> None:
         timeout=90.0,
         grace=0.0,
         access_log=False,
+        wire="stock",
+        max_head=1024,
+        max_headers=1,
+        max_pipelined=4096,
+        head_timeout=0.001,
+        idle_timeout=0.002,
+        min_body_rate=0,
+        write_timeout=0.003,
+        tcp_keepalive=0.0,
+        tcp_user_timeout=0.0,
+        max_connections=1,
+        max_connections_per_client=2,
+        linger=0.0,
         pools={
             "thread": PoolSettings(kind="thread", size=8),
             "process": PoolSettings(kind="process", max_waiting=10, kill_grace=3600.0),
@@ -171,6 +230,19 @@ def test_options_set_every_key() -> None:
             ("timeout", "1d"),
             ("grace", "1d"),
             ("access-log", "no"),
+            ("wire", "stock"),
+            ("max-head", "8KiB"),
+            ("max-headers", "50"),
+            ("max-pipelined", "1MiB"),
+            ("head-timeout", "5s"),
+            ("idle-timeout", "5m"),
+            ("min-body-rate", "1kB"),
+            ("write-timeout", "1m"),
+            ("tcp-keepalive", "90s"),
+            ("tcp-user-timeout", "20s"),
+            ("max-connections", "500"),
+            ("max-connections-per-client", "10"),
+            ("linger", "500ms"),
             ("thread-size", "4"),
             ("thread-max-waiting", "10"),
             ("process-size", "2"),
@@ -189,6 +261,19 @@ def test_options_set_every_key() -> None:
         timeout=86_400.0,
         grace=86_400.0,
         access_log=False,
+        wire="stock",
+        max_head=8192,
+        max_headers=50,
+        max_pipelined=2**20,
+        head_timeout=5.0,
+        idle_timeout=300.0,
+        min_body_rate=1000,
+        write_timeout=60.0,
+        tcp_keepalive=90.0,
+        tcp_user_timeout=20.0,
+        max_connections=500,
+        max_connections_per_client=10,
+        linger=0.5,
         pools={
             "thread": PoolSettings(kind="thread", size=4, max_waiting=10),
             "process": PoolSettings(kind="process", size=2, max_waiting=20, kill_grace=0.0),
@@ -361,6 +446,36 @@ def test_auto_follows_the_machine(size: PoolSize, kind: PoolKind, cpus: int, res
         ("grace = '25h'", "'25h' is not a duration from 0s to 1d"),
         ("access_log = 'yes'", "'yes' is not true or false"),
         ("access_log = 1", "1 is not true or false"),
+        ("wire = 'fast'", '\'fast\' is not "deferpost" or "stock"'),
+        ("wire = true", 'true is not "deferpost" or "stock"'),
+        (
+            "max_head = '1023B'",
+            '\'1023B\' is not a size from 1KiB to 1MiB, such as "16KiB" or "32kB"',
+        ),
+        ("max_head = '2MiB'", "'2MiB' is not a size from 1KiB to 1MiB"),
+        ("max_headers = 0", "0 is not a whole number from 1 to 10000"),
+        ("max_headers = 10001", "10001 is not a whole number"),
+        ("max_pipelined = '3KiB'", "'3KiB' is not a size from 4KiB to 16MiB"),
+        ("max_pipelined = '17MiB'", "'17MiB' is not a size from 4KiB to 16MiB"),
+        ("head_timeout = 0", "0 is not a duration above 0s and up to 1h"),
+        ("head_timeout = '61m'", "'61m' is not a duration above 0s and up to 1h"),
+        ("idle_timeout = 0", "0 is not a duration above 0s and up to 1d"),
+        ("idle_timeout = '25h'", "'25h' is not a duration above 0s and up to 1d"),
+        ("min_body_rate = -1", "-1 is not a size from 0B to 1GiB"),
+        ("min_body_rate = '2GiB'", "'2GiB' is not a size from 0B to 1GiB"),
+        ("write_timeout = 0", "0 is not a duration above 0s and up to 1d"),
+        ("write_timeout = '25h'", "'25h' is not a duration above 0s and up to 1d"),
+        ("tcp_keepalive = '25h'", "'25h' is not a duration from 0s to 1d"),
+        ("tcp_user_timeout = '25h'", "'25h' is not a duration from 0s to 1d"),
+        ("max_connections = 0", "0 is not a whole number from 1 to 1000000"),
+        ("max_connections = 1000001", "1000001 is not a whole number from 1 to 1000000"),
+        ("max_connections_per_client = -1", "-1 is not a whole number from 0 to 1000000"),
+        ("max_connections_per_client = 1000001", "is not a whole number from 0 to 1000000"),
+        (
+            "linger = '61s'",
+            '\'61s\' is not a duration from 0s to 1m, such as "5s" or "500ms"',
+        ),
+        ("max_header = 1", "unknown key; did you mean max_headers?"),
         ("pools = 1", "1 is not a table of pools, such as [pools.thread]"),
         ("pools.x = 1", "1 is not a table, such as [pools.thread]"),
         ("pools.thread.size = 0", '0 is not a whole number from 1 to 1024 or "auto"'),
@@ -577,6 +692,19 @@ ALL_SETTINGS = st.builds(
     timeout=st.floats(0, 30 * 86_400, exclude_min=True),
     grace=st.floats(0, 86_400),
     access_log=st.booleans(),
+    wire=st.sampled_from(WIRES),
+    max_head=st.integers(2**10, 2**20),
+    max_headers=st.integers(1, 10_000),
+    max_pipelined=st.integers(4 * 2**10, 16 * 2**20),
+    head_timeout=st.floats(0, 3600, exclude_min=True),
+    idle_timeout=st.floats(0, 86_400, exclude_min=True),
+    min_body_rate=st.integers(0, 2**30),
+    write_timeout=st.floats(0, 86_400, exclude_min=True),
+    tcp_keepalive=st.floats(0, 86_400),
+    tcp_user_timeout=st.floats(0, 86_400),
+    max_connections=st.integers(1, 1_000_000),
+    max_connections_per_client=st.integers(0, 1_000_000),
+    linger=st.floats(0, 60),
     pools=st.builds(lambda usual, own: MappingProxyType({**usual, **own}), USUAL_POOLS, OWN_POOLS),
 )
 
@@ -594,12 +722,25 @@ def test_printed_settings_are_what_one_would_write() -> None:
     assert dump_toml(settings) == (
         'app = ""\n'
         'listen = ["tcp:80", "tcp6:80"]\n'
+        "access_log = true\n"
         'max_body = "16MiB"\n'
         'body_memory = "64KiB"\n'
         'temporary_directory = ""\n'
         'timeout = "1m30s"\n'
         'grace = "30s"\n'
-        "access_log = true\n"
+        'wire = "deferpost"\n'
+        'max_head = "16KiB"\n'
+        "max_headers = 100\n"
+        'max_pipelined = "64KiB"\n'
+        'head_timeout = "15s"\n'
+        'idle_timeout = "1m"\n'
+        'min_body_rate = "240B"\n'
+        'write_timeout = "30s"\n'
+        'tcp_keepalive = "1m"\n'
+        'tcp_user_timeout = "30s"\n'
+        "max_connections = 10000\n"
+        "max_connections_per_client = 0\n"
+        'linger = "5s"\n'
         "\n"
         "[pools.thread]\n"
         'kind = "thread"\n'
@@ -626,13 +767,15 @@ def test_the_example_file_shows_the_defaults(text: str) -> None:
 
 
 def test_the_example_file_has_every_key_once() -> None:
-    """Each key stands in the example file, in every pool that has it, with an explanation."""
+    """Each key stands in the example file, under its topic and in its order, explained."""
     document = tomllib.loads(_uncommented())  # which refuses a key that is there twice
     pools = document.pop("pools")
-    assert set(document) == {key.name for key in KEYS if not key.kinds}
     assert set(pools) == set(KINDS)
     for kind, table in pools.items():
         assert set(table) == {key.name for key in KEYS if kind in key.kinds}
+    assert list(document) == [key.name for key in KEYS if not key.kinds]
+    lines = EXAMPLE.read_text("utf-8").splitlines()
+    assert [line[2:] for line in lines if line[2:] in TOPICS] == list(TOPICS)
     before = re.findall(r"^(.*)\n#[^ \n]", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
     assert len(before) == len(FLAGS) + len(KINDS)
     assert all(line.startswith("# ") for line in before)

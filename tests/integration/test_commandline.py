@@ -16,6 +16,7 @@ import pytest_twisted
 from treq.client import HTTPClient
 
 from deferpost import __version__
+from deferpost.keys import FLAGS, TOPICS
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemon import ANY_PORT, DEFERPOST, TWISTD, clean_environment
 
@@ -105,8 +106,14 @@ def test_help(tmp_path: Path) -> None:
     assert same == rest
     assert max(map(len, rest.splitlines())) <= 80
     words = " ".join(rest.split())
-    for option in ("--listen=", "--max-body=", "--grace=", "--thread-size=", "--check-config"):
+    options = [f"--{flag.name}=" for flag in FLAGS if flag.name != "app"]
+    for option in (*options, "--check-config"):
         assert option in words
+    assert re.search(r"^  --max-head= +Largest request line", rest, re.MULTILINE)
+    assert re.search(r"^  --max-connections-per-client=\n +Most connections", rest, re.MULTILINE)
+    assert re.search(r"^  -c, --config= +Read ", rest, re.MULTILINE)
+    topics = re.findall(r"^(\S.*):$", rest, re.MULTILINE)
+    assert topics == [*TOPICS, "This command"]
     assert "[default: tcp:8080:interface=127.0.0.1]" in words
     assert "module:app" in words
     assert "DEFERPOST_" in words
@@ -129,6 +136,10 @@ def test_settings_that_are_printed_can_be_read(tmp_path: Path) -> None:
         "--timeout=1m30s",
         "--grace=250ms",
         "--access-log=no",
+        "--wire=stock",
+        "--max-head=8KiB",
+        "--head-timeout=1500ms",
+        "--max-connections-per-client=20",
         "--thread-size=7",
         "--process-kill-grace=0",
         "--reactor-max-waiting=5",
@@ -141,6 +152,8 @@ def test_settings_that_are_printed_can_be_read(tmp_path: Path) -> None:
     document = tomllib.loads(printed.out)
     assert document["listen"] == ["tcp:1234:interface=\\:\\:1", "unix:/run/deferpost/socket"]
     assert document["temporary_directory"] == "/var/tmp/with space \u00e9"
+    assert (document["wire"], document["max_head"]) == ("stock", "8KiB")
+    assert (document["head_timeout"], document["max_connections_per_client"]) == ("1.5s", 20)
     assert document["pools"]["thread"]["size"] == 7
     assert document["pools"]["reactor"]["max_waiting"] == 5
 
