@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from deferpost.admission import ServiceTime, retry_after
 from deferpost.errors import PoolFull, ShuttingDown
+from deferpost.interfaces import IArrivingBody
 from deferpost.jobs import Job
 from deferpost.model import Answer, CallHead, PoolStatus, Reason, State
 
@@ -39,12 +40,32 @@ class Dispatcher:
         self._closed = False
         self._drained: list[Deferred[None]] = []
 
-    def submit(self, pool: str, head: CallHead, body: BinaryIO) -> tuple[Job, Deferred[Answer]]:
+    def check_room(self, pool: str) -> None:
+        """Refuse a call whose body has yet to come, where :meth:`submit` would refuse it now.
+
+        :param pool: the name of the pool.
+        :raises deferpost.errors.PoolFull: with the time after which to try again.
+        :raises deferpost.errors.ShuttingDown: nothing is accepted any more.
+        """
+        if self._closed:
+            raise ShuttingDown("the service is stopping")
+        status: PoolStatus = self._pools[pool].status()
+        if status.waiting >= status.max_waiting and status.running >= status.size:
+            raise self._full(pool)
+
+    def _full(self, pool: str) -> PoolFull:
+        status: PoolStatus = self._pools[pool].status()
+        mean = self._service_times[pool].mean
+        return PoolFull(pool, retry_after(status.waiting, status.size, mean))
+
+    def submit(
+        self, pool: str, head: CallHead, body: BinaryIO | IArrivingBody
+    ) -> tuple[Job, Deferred[Answer]]:
         """Give a call to a pool.
 
         :param pool: the name of the pool.
         :param head: the call without its body.
-        :param body: the body, which is closed in any case.
+        :param body: the body, a file or one that arrives, which is closed in any case.
         :returns: the job, and the Deferred of its answer
             (see :meth:`deferpost.interfaces.IWorkerPool.submit`).
         :raises deferpost.errors.PoolFull: with the time after which to try again.
@@ -60,10 +81,7 @@ class Dispatcher:
             answer = self._pools[pool].submit(job)
         except PoolFull:
             body.close()
-            status: PoolStatus = self._pools[pool].status()
-            raise PoolFull(
-                pool, retry_after(status.waiting, status.size, service_time.mean)
-            ) from None
+            raise self._full(pool) from None
         except Exception:
             body.close()
             raise

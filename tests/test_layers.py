@@ -39,10 +39,12 @@ ROOT = "deferpost"
 LAYERS: Mapping[Layer, frozenset[str]] = {
     Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model"}),
     Layer.RULES: frozenset(
-        {"admission", "jobs", "lifecycle"}
+        {"admission", "ids", "jobs", "lifecycle"}
         | {"defaults", "keys", "settings", "sources", "tomlplaces", "units"}
     ),
-    Layer.MECHANISMS: frozenset({"bodies", "handlers", "metrics", "pools", "store", "wire"}),
+    Layer.MECHANISMS: frozenset(
+        {"arriving", "bodies", "handlers", "metrics", "pools", "store", "wire"}
+    ),
     Layer.COORDINATION: frozenset({"dispatch"}),
     Layer.EDGES: frozenset({"web"}),
     Layer.ASSEMBLY: frozenset({ROOT, "app", "loading", "mount", "service", "tap"}),

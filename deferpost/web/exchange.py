@@ -90,9 +90,19 @@ class Exchange:
     def begin(self, answer: Deferred[Answer]) -> None:
         """Watch the client and wait for the answer."""
         self._open.add(self)
-        self._request.notifyFinish().addCallbacks(self._finished, self._client_left)
+        request = self._request
+        watch = getattr(request, "watch", None)
+        if watch is not None:
+            watch(self._ended)
+        else:
+            request.notifyFinish().addCallbacks(self._finished, self._client_left)
         answer.addCallbacks(self._answered, self._failed)
-        answer.addErrback(self._defect)
+
+    def _ended(self, reason: Failure | None) -> None:
+        if reason is None:
+            self._open.discard(self)
+        else:
+            self._client_left(reason)
 
     def _finished(self, _: object) -> None:
         self._open.discard(self)
@@ -114,6 +124,12 @@ class Exchange:
         set_common(self._request, job.head.id, job.queue_so_far(now), job.run_so_far(now))
 
     def _answered(self, answer: Answer) -> None:
+        try:
+            self._write(answer)
+        except Exception:
+            self._defect(Failure())
+
+    def _write(self, answer: Answer) -> None:
         if self._left:
             if answer.length is None:
                 answer.body.discard()  # it is only still here because it is to finish
@@ -159,6 +175,12 @@ class Exchange:
         return True
 
     def _failed(self, failure: Failure) -> None:
+        try:
+            self._write_failure(failure)
+        except Exception:
+            self._defect(Failure())
+
+    def _write_failure(self, failure: Failure) -> None:
         error: BaseException = failure.value  # type: ignore[assignment]  # it has one
         log_failure(error, self._job)
         if not self._left:

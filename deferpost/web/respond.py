@@ -49,6 +49,9 @@ def set_common(request: Any, id: str, queue_seconds: float = 0.0, run_seconds: f
 
 def respond(request: Any, status: int, content_type: bytes, body: bytes) -> None:
     """Write a short response and finish; its common headers are set."""
+    cork = getattr(request, "cork", None)
+    if cork is not None:  # so that it leaves as one piece, and after its line in the log
+        cork()
     request.setResponseCode(status)
     headers = request.responseHeaders
     if status != 204:

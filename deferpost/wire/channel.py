@@ -26,6 +26,7 @@ from deferpost.errors import BodyBroken, BodyTooLarge
 from deferpost.ids import id_of
 from deferpost.wire.deadlines import Deadlines
 from deferpost.wire.departures import PAUSES, socket_of
+from deferpost.wire.familiar import FamiliarChannel
 from deferpost.wire.limits import Limits
 from deferpost.wire.outgoing import Outgoing, outgoing_for
 from deferpost.wire.parsing import MessageParser
@@ -59,11 +60,9 @@ class Reading(enum.Enum):
     LOST = enum.auto()  #: none will come
 
 
-class _Pause(enum.IntFlag):
-    """Why nothing is read of a connection."""
-
-    SINK = 1  #: the body goes to somebody who has enough for now
-    AHEAD = 2  #: enough was read ahead
+#: Why nothing is read of a connection: the body goes to somebody who has enough for now, or enough
+#: was read ahead.  Bits of a plain number, since one is looked at with each request.
+_FOR_SINK, _AHEAD = 1, 2
 
 
 class _Flow:
@@ -76,18 +75,18 @@ class _Flow:
 
     def pauseProducing(self) -> None:
         """Read nothing until :meth:`resumeProducing`."""
-        self._channel.pause(_Pause.SINK)
+        self._channel.pause(_FOR_SINK)
 
     def resumeProducing(self) -> None:
         """Read again."""
-        self._channel.resume(_Pause.SINK)
+        self._channel.resume(_FOR_SINK)
 
     def stopProducing(self) -> None:
         """There is nothing to stop."""
 
 
 @implementer(ITransport, IConsumer, IHalfCloseableProtocol)
-class WireChannel(Protocol):
+class WireChannel(FamiliarChannel, Protocol):
     """The server's end of one HTTP/1.1 connection; to its request it is transport and consumer.
 
     For the reactor thread.  The factory sets what follows before the connection is made.
@@ -95,7 +94,7 @@ class WireChannel(Protocol):
     :ivar site: the site whose resources answer; None for a request factory that needs none.
     :ivar requestFactory: makes a request of a channel.
     :ivar limits: the bounds.
-    :ivar deadlines: watches this connection's deadline.
+    :ivar deadlines: watches this connection's deadline; None for a timer of its own.
     :ivar hangups: watches for peers that hang up unread; None where there is no epoll.
     """
 
@@ -139,6 +138,8 @@ class WireChannel(Protocol):
     def connectionMade(self) -> None:
         """Called by the transport."""
         transport: Any = self.transport
+        if self.deadlines is None:
+            self._for_itself()
         limits = self.limits
         self.peer = transport.getPeer()
         self.host = transport.getHost()
@@ -158,8 +159,7 @@ class WireChannel(Protocol):
         self._kept.clear()
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            if isinstance(producer, PulledProducer):
-                producer.end()
+            producer.stopProducing()
         self._break_off(reason)
         if self.site is not None and hasattr(self.site, "channel_lost"):
             self.site.channel_lost(self)
@@ -214,7 +214,7 @@ class WireChannel(Protocol):
     def _keep(self, data: bytes) -> None:
         self._kept += data
         if len(self._kept) > self.limits.max_pipelined:
-            self.pause(_Pause.AHEAD)
+            self.pause(_AHEAD)
             if self._reading is Reading.AHEAD:
                 self._watch(half=True)
                 self._hold(PAUSES[1])
@@ -377,7 +377,7 @@ class WireChannel(Protocol):
         self, line: RequestLine, fields: list[tuple[bytes, bytes]], frame: Framing
     ) -> Any:
         factory = self.requestFactory
-        self._own = own = isinstance(factory, type) and issubclass(factory, WireRequest)
+        self._own = own = getattr(factory, "begins", False)
         if own or INonQueuedRequestFactory.providedBy(factory):
             request = factory(self)
         else:
@@ -392,11 +392,12 @@ class WireChannel(Protocol):
     def _whole_body(self, rest: bytes, length: int | None) -> bytes:
         """The body is here as a whole: keep it in memory and render."""
         assert length is not None
-        body = b""
-        if length:
-            taken, pieces = self._parser.body(rest)
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            rest = rest[taken:]
+        if len(rest) == length:
+            body, rest = rest, b""
+        else:
+            body, rest = rest[:length], rest[length:]
+        if body:
+            self._parser.whole_body(body)
         self._request.content = io.BytesIO(body)
         self._message_complete()
         return rest
@@ -586,12 +587,13 @@ class WireChannel(Protocol):
 
         :raises TypeError: it is another than the one that is answered now.
         """
-        if request is not self._request:
+        if request is not self._request and request != self._request:  # it may be wrapped
             raise TypeError(f"{request!r} is not the request that is answered now")
-        self.outgoing.uncork()
+        self.outgoing.flush()
         self._request = self._early = None
         self._sink = None  # whoever answered wants no more of the body
-        self.resume(_Pause.SINK)
+        if self._paused:
+            self.resume(_FOR_SINK)
         if self._last:
             self._finish()
         elif self._reading is Reading.AHEAD:
@@ -607,7 +609,7 @@ class WireChannel(Protocol):
             self._unwatch()
         if not self.outgoing.full:
             self._hold(self.limits.idle_timeout)
-        if not self._advancing:
+        if not self._advancing and (self._kept or self._eof):
             self._go_on()
 
     def _go_on(self) -> None:
@@ -617,7 +619,7 @@ class WireChannel(Protocol):
             self._kept.clear()
             self._advance(kept)
         if len(self._kept) <= self.limits.max_pipelined:
-            self.resume(_Pause.AHEAD)
+            self.resume(_AHEAD)
         if self._eof and self._between and not self._kept and not self.outgoing.full:
             self._abandon()
         elif self._eof and self._partial:
@@ -662,7 +664,8 @@ class WireChannel(Protocol):
         self._kept.clear()
         self._unwatch()
         self._paused = 0
-        if self.limits.linger <= 0:
+        in_memory = not hasattr(self.transport, "loseWriteConnection")
+        if self.limits.linger <= 0 or (in_memory and socket_of(self.transport) is None):
             self.loseConnection()
             return
         self.transport.resumeProducing()
@@ -678,11 +681,11 @@ class WireChannel(Protocol):
 
     def loseConnection(self) -> None:
         """Close when what was written has been taken."""
-        self.outgoing.uncork()
+        self.outgoing.flush()
         self.outgoing.stop()
         self._reading = Reading.LOST if self._reading is Reading.LOST else Reading.LINGER
-        if not self.outgoing.full:
-            self.deadline = None
+        if not self.outgoing.full and self._reading is not Reading.LOST:
+            self._hold(self.limits.write_timeout)  # TLS waits for the client to agree
         self.transport.loseConnection()
 
     def abortConnection(self) -> None:
@@ -690,6 +693,10 @@ class WireChannel(Protocol):
         self._abort()
 
     forceAbortClient = abortConnection
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Refuse a form that cannot be read; called by a request that reads forms."""
+        self._refuse(400, "The body is not what its Content-Type says.")
 
     def _abort(self) -> None:
         self.deadline = None
@@ -747,13 +754,13 @@ class WireChannel(Protocol):
         _log.info("{peer} {why}; its connection is closed", peer=self.peer, why=why)
         self._abort()
 
-    def pause(self, reason: _Pause) -> None:
+    def pause(self, reason: int) -> None:
         """Read nothing, for one reason more."""
         if not self._paused and not self._eof:
             self.transport.pauseProducing()
         self._paused |= reason
 
-    def resume(self, reason: _Pause) -> None:
+    def resume(self, reason: int) -> None:
         """Read again, as far as this reason is concerned."""
         if self._paused & reason:
             self._paused &= ~reason

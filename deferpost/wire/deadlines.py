@@ -7,9 +7,14 @@ where it was put, and is put further on when that time comes.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Deadlines", "Holder"]
+from twisted.logger import Logger
+
+__all__ = ["Deadlines", "Holder", "OwnDeadline"]
+
+_log = Logger(namespace="deferpost.wire")
 
 
 class Holder(Protocol):
@@ -102,6 +107,43 @@ class Deadlines:
                     self._put(holder, int(holder.deadline / self._tick) + 1)
                     continue
                 holder.deadline = None
-                holder.expired(now)
+                try:
+                    holder.expired(now)
+                except Exception:  # the others have deadlines all the same
+                    _log.failure("a connection could not be ended at its deadline")
         if self._timer is None:
             self._set_timer()
+
+
+class OwnDeadline:
+    """A :class:`Deadlines` of one holder, which has nothing of a clock but its ``callLater``.
+
+    :param call_later: of an IReactorTime.
+    """
+
+    def __init__(self, call_later: Callable[..., Any]) -> None:
+        self._call_later = call_later
+        self._timer: Any = None
+
+    def now(self) -> float:
+        """Zero: deadlines count from now."""
+        return 0.0
+
+    def hold(self, holder: Holder, deadline: float) -> None:
+        """Set the holder's deadline."""
+        self.drop(holder)
+        holder.deadline = deadline
+        self._timer = self._call_later(deadline, self._due, holder)
+
+    def drop(self, holder: Holder) -> None:
+        """Forget the holder."""
+        holder.deadline = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _due(self, holder: Holder) -> None:
+        self._timer = None
+        if holder.deadline is not None:
+            holder.deadline = None
+            holder.expired(0.0)

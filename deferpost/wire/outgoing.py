@@ -30,7 +30,7 @@ class Outgoing:
     :ivar full: whether the client has yet to take what was written.
     """
 
-    __slots__ = ("_drained", "_filled", "_kept", "_transport", "full")
+    __slots__ = ("_corks", "_drained", "_filled", "_kept", "_transport", "full")
 
     def __init__(
         self, transport: Any, filled: Callable[[], None], drained: Callable[[], None]
@@ -38,23 +38,31 @@ class Outgoing:
         self._transport = transport
         self._filled = filled
         self._drained = drained
-        self._kept: list[bytes] | None = None
+        self._corks = 0
+        self._kept: list[bytes] = []
         self.full = False
 
     def cork(self) -> None:
-        """Keep what is written until :meth:`uncork`."""
-        if self._kept is None:
-            self._kept = []
+        """Keep what is written until as many :meth:`uncork`, or :meth:`flush`."""
+        self._corks += 1
 
     def uncork(self) -> None:
-        """Send what was kept, as one piece."""
-        kept, self._kept = self._kept, None
-        if kept:
+        """Send what was kept, if this was the last cork."""
+        if self._corks > 1:
+            self._corks -= 1
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was kept, as one piece, however many corks there were."""
+        self._corks = 0
+        if self._kept:
+            kept, self._kept = self._kept, []
             self._send(kept[0] if len(kept) == 1 else b"".join(kept))
 
     def write(self, data: bytes) -> None:
         """Send, in order."""
-        if self._kept is not None:
+        if self._corks:
             self._kept.append(data)
         elif data:
             self._send(data)

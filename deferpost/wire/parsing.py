@@ -37,19 +37,19 @@ class MessageParser:
     :param max_trailers: bytes that the fields after the last chunk may have.
 
     :ivar fields: name and value pairs of the head so far.
-    :ivar complete: whether the message has ended.
     """
 
     __slots__ = (
         "_cutter",
+        "_open",
         "_left",
         "_max_chunk_line",
         "_max_trailers",
         "_parser",
         "_pieces",
-        "complete",
         "fields",
         "on_body",
+        "on_message_complete",
     )
 
     def __init__(self, max_chunk_line: int, max_trailers: int) -> None:
@@ -58,9 +58,10 @@ class MessageParser:
         self._pieces: list[bytes] = []
         self._left = 0
         self._cutter: ChunkCutter | None = None
+        self._open: list[None] = []  # empty when the message has ended
         self.on_body = self._pieces.append
+        self.on_message_complete = self._open.clear
         self.fields: list[tuple[bytes, bytes]] = []
-        self.complete = False
         self._parser: Any = httptools.HttpRequestParser(self)
 
     # Called by httptools.
@@ -68,10 +69,6 @@ class MessageParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or of the trailers."""
         self.fields.append((name, value.rstrip(b" \t")))
-
-    def on_message_complete(self) -> None:
-        """The message has ended."""
-        self.complete = True
 
     # Called by the channel.
 
@@ -99,7 +96,8 @@ class MessageParser:
             self._parser = httptools.HttpRequestParser(self)
             self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % field)
         self.fields = []
-        self.complete = length == 0
+        if length != 0:
+            self._open.append(None)
         if length is None:
             self._cutter = ChunkCutter(self._max_chunk_line, self._max_trailers)
         else:
@@ -107,9 +105,20 @@ class MessageParser:
             self._left = length
 
     @property
+    def complete(self) -> bool:
+        """Whether the message has ended."""
+        return not self._open
+
+    @property
     def announced(self) -> int:
         """Bytes of a chunked body that have come, or that the last line said are to come."""
         return self._cutter.announced if self._cutter is not None else 0
+
+    def whole_body(self, data: bytes) -> None:
+        """Take all of a body that is not chunked."""
+        self._left = 0
+        self._parser.feed_data(data)
+        self._pieces.clear()
 
     def body(self, data: bytes) -> tuple[int, list[bytes]]:
         """Take bytes of the body.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
@@ -28,6 +29,9 @@ class WireRequest(Request):
     :ivar fields: the header fields as they came: name and value pairs, in order.
     :ivar framing: how long its body is.
     """
+
+    #: For the channel: that :meth:`begin` takes the head.
+    begins = True
 
     line: RequestLine
     fields: list[tuple[bytes, bytes]]
@@ -52,6 +56,23 @@ class WireRequest(Request):
         setattr(self, name, value)
         return value
 
+    _ended: Callable[[Failure | None], None] | None = None
+
+    def watch(self, ended: Callable[[Failure | None], None]) -> None:
+        """Be told once of the end, as by ``notifyFinish``, without a Deferred.
+
+        :param ended: called with None when the response is written, or with why the client has
+            left before that.
+        """
+        self._ended = ended
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client has left; called by the channel."""
+        ended, self._ended = self._ended, None
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted's
+        if ended is not None:
+            ended(reason)
+
     def begin(self, line: RequestLine, fields: list[tuple[bytes, bytes]], framing: Framing) -> None:
         """Its head is complete; called by the channel."""
         self.line = line
@@ -61,6 +82,14 @@ class WireRequest(Request):
         self.uri = line.target
         self.path = line.path
         self.clientproto = line.version
+
+    def cork(self) -> None:
+        """Keep what is written until the response is whole: it leaves as one piece."""
+        if self.channel is not None:
+            self.channel.outgoing.cork()
+            self._corked = True
+
+    _corked = False
 
     def write(self, data: bytes) -> None:
         """Write of the response; the head leaves with the first piece."""
@@ -84,6 +113,11 @@ class WireRequest(Request):
         finally:
             if channel is not None:
                 channel.outgoing.uncork()
+                if self._corked:
+                    channel.outgoing.uncork()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(None)
 
     def answer(self, status: int, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Write a whole response and finish, with ``Server``, ``Date`` and ``Content-Length``.
@@ -100,11 +134,14 @@ class WireRequest(Request):
         self.code_message = RESPONSES.get(status, b"Unknown Status")
         self.startedWriting = 1
         self.sentLength = len(body)
-        channel.write_answer(self, fields, body)
         if channel.site is not None:
-            channel.site.log(self)
+            channel.site.log(self)  # before a client can look for it in the log
+        channel.write_answer(self, fields, body)
         self.finished = 1
+        ended, self._ended = self._ended, None
         self._cleanup()  # type: ignore[no-untyped-call]  # Twisted's
+        if ended is not None:
+            ended(None)
 
 
 def _request_headers(request: WireRequest) -> Headers:

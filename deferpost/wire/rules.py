@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-import attrs
+import msgspec
 
 from deferpost.wire.refusals import Refused
 
@@ -21,6 +21,7 @@ _LINE = re.compile(rb"(" + _TOKEN + rb") ([^ ]+) HTTP/([0-9])\.([0-9])")
 
 _PCHAR = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2}"
 _ORIGIN = re.compile(rb"/(?:" + _PCHAR + rb")*(?:\?(?:" + _PCHAR + rb"|\?)*)?")  # RFC 3986, 3.3
+_CODING_NAME = re.compile(_TOKEN)
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 
 _HOST = re.compile(
@@ -29,12 +30,14 @@ _HOST = re.compile(
 )
 _LARGEST_PORT = 65535
 
+#: Digits of a length of which the number is sure to be one of 64 bits.
+_LONGEST_LENGTH = 18
+
 #: Entries that the memories of good lines and hosts have, before they are begun anew.
 _REMEMBERED = 1024
 
 
-@attrs.frozen
-class RequestLine:
+class RequestLine(msgspec.Struct, frozen=True):
     """The first line of a request.
 
     :ivar method: as it was sent; methods are case-sensitive.
@@ -53,8 +56,7 @@ class RequestLine:
     authority: bytes | None = None
 
 
-@attrs.frozen
-class Framing:
+class Framing(msgspec.Struct, frozen=True):
     """How long a request is, and what becomes of its connection.
 
     :ivar length: of the body, in bytes; None where it is chunked.
@@ -128,7 +130,10 @@ def check_host(value: bytes) -> None:
     if value in _known_hosts:
         return
     found = _HOST.fullmatch(value)
-    good = found is not None and int(found[2] or 0) <= _LARGEST_PORT
+    good = found is not None and not value.startswith(b":")
+    if found is not None and found[2]:
+        port = found[2].lstrip(b"0")
+        good = good and len(port) <= 5 and int(port or b"0") <= _LARGEST_PORT  # noqa: PLR2004 (as many digits as that has)
     if good and found is not None and found[1] is not None:
         try:
             ipaddress.IPv6Address(found[1].decode("ascii"))
@@ -152,7 +157,9 @@ def transfer_codings(values: Sequence[bytes]) -> None:
     if codings == [b"chunked"]:
         return
     chunked = codings.count(b"chunked")
-    if b"" in codings or chunked > 1 or (chunked and codings[-1] != b"chunked"):
+    if not all(map(_CODING_NAME.fullmatch, codings)):
+        raise Refused(400, "A transfer coding is a token, without parameters.")
+    if chunked > 1 or (chunked and codings[-1] != b"chunked"):
         raise Refused(400, "The transfer codings are not a list that ends in one chunked.")
     raise Refused(501, "The only transfer coding that is understood here is chunked.")
 
@@ -204,9 +211,10 @@ def framing(
             continue
         if field == _HOST_FIELD:
             hosts += 1
-            if line.authority is None:
-                check_host(value)
+            check_host(value)
         elif field == _LENGTH:
+            if len(value) > _LONGEST_LENGTH and len(value.lstrip(b"0")) > _LONGEST_LENGTH:
+                raise Refused(413, "A body of that length is more than anybody takes.")
             length = int(value)
         elif field == _ID:
             id = value if id is None else b""

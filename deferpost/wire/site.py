@@ -22,6 +22,9 @@ from deferpost.ids import id_of
 
 __all__ = ["DeferPostSite"]
 
+#: Paths of which a site remembers the resource, and their length in bytes.
+_MOST_KNOWN, _LONGEST_KNOWN = 1024, 256
+
 
 class DeferPostSite(Site):
     """A :class:`twisted.web.server.Site` whose connections are :class:`WireChannel`.
@@ -61,6 +64,7 @@ class DeferPostSite(Site):
         self.channels: set[WireChannel] = set()
         self._by_client: dict[str, int] = {}
         self._closed: Deferred[None] | None = None
+        self._known: dict[bytes, tuple[Any, Any]] = {}  # paths
 
     def buildProtocol(self, addr: Any) -> Any:
         """A channel for a connection, or what turns it away where there are too many."""
@@ -107,12 +111,18 @@ class DeferPostSite(Site):
         :param path: of the request target.
         :returns: a resource that has ``head_received``, or None.
         """
+        known = self._known.get(path)
+        if known is not None and known[0] is self.resource:
+            return known[1]
         resource: Any = self.resource
         segments = path[1:].split(b"/")
         for index, segment in enumerate(segments):
             find = getattr(resource, "early_resource", None)
             if find is not None:
-                return find(segments[index:])
+                found = find(segments[index:])
+                if index == 0:  # no other resource stands before it
+                    self._remember(path, found)
+                return found
             if resource.isLeaf:
                 break
             kind = type(resource)
@@ -125,6 +135,12 @@ class DeferPostSite(Site):
         if find is not None:
             return find([])
         return resource if hasattr(resource, "head_received") else None
+
+    def _remember(self, path: bytes, found: Any) -> None:
+        if len(path) <= _LONGEST_KNOWN:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[path] = (self.resource, found)
 
     def acceptableProtocols(self) -> list[bytes]:
         """For TLS: HTTP/1.1 alone."""
