@@ -29,7 +29,7 @@ from deferpost.wire.departures import PAUSES, socket_of
 from deferpost.wire.familiar import FamiliarChannel
 from deferpost.wire.limits import Limits
 from deferpost.wire.outgoing import Outgoing, outgoing_for
-from deferpost.wire.parsing import MessageParser
+from deferpost.wire.parsing import MessageParser, Parsers
 from deferpost.wire.pulled import PulledProducer
 from deferpost.wire.refusals import PROBLEM_TYPE, Refused, RequestRefused, problem_document
 from deferpost.wire.request import WireRequest
@@ -95,8 +95,47 @@ class WireChannel(FamiliarChannel, Protocol):
     :ivar requestFactory: makes a request of a channel.
     :ivar limits: the bounds.
     :ivar deadlines: watches this connection's deadline; None for a timer of its own.
+    :ivar parsers: where a parser is taken from for each message; None for some of its own.
     :ivar hangups: watches for peers that hang up unread; None where there is no epoll.
     """
+
+    #: There are thousands of these, and without slots each would have a table of its own.
+    __slots__ = (
+        "_advancing",
+        "_blank",
+        "_closing",
+        "_continue_due",
+        "_current",
+        "_dropped",
+        "_early",
+        "_eof",
+        "_fed",
+        "_keep_alive",
+        "_kept",
+        "_last",
+        "_length",
+        "_limit",
+        "_line",
+        "_own",
+        "_parser",
+        "_partial",
+        "_paused",
+        "_producer",
+        "_reading",
+        "_received",
+        "_request",
+        "_sent_ahead",
+        "_sink",
+        "_unsent",
+        "_watched",
+        "_window",
+        "client",
+        "deadline",
+        "held_until",
+        "host",
+        "outgoing",
+        "peer",
+    )
 
     site: Any = None
     factory: Any = None
@@ -104,6 +143,7 @@ class WireChannel(FamiliarChannel, Protocol):
     limits: Limits = Limits()
     deadlines: Any = None
     hangups: Any = None
+    parsers: Any = None
 
     def __init__(self) -> None:
         self.deadline: float | None = None
@@ -111,6 +151,7 @@ class WireChannel(FamiliarChannel, Protocol):
         self._reading = Reading.HEAD
         self._partial = bytearray()  # of a head, until it is complete
         self._fed = 0  # of those, to the parser
+        self._blank = False  # whether an empty line came before
         self._line: RequestLine | None = None
         self._kept = bytearray()  # that came behind a request whose answer is pending
         self._advancing = False
@@ -132,6 +173,7 @@ class WireChannel(FamiliarChannel, Protocol):
         self._window = 0
         self._unsent: object = None
         self._dropped = 0
+        self._parser: MessageParser | None = None
 
     # The connection.
 
@@ -143,7 +185,8 @@ class WireChannel(FamiliarChannel, Protocol):
         limits = self.limits
         self.peer = transport.getPeer()
         self.host = transport.getHost()
-        self._parser = MessageParser(limits.max_chunk_line, limits.max_head)
+        if self.parsers is None:
+            self.parsers = Parsers(limits.max_chunk_line, limits.max_head, limits.max_headers)
         self.outgoing: Outgoing = outgoing_for(transport, self._filled, self._drained)
         self.outgoing.start()
         if ITCPTransport.providedBy(transport):
@@ -161,6 +204,9 @@ class WireChannel(FamiliarChannel, Protocol):
             producer, self._producer = self._producer, None
             producer.stopProducing()
         self._break_off(reason)
+        self.outgoing.close()
+        if self._parser is not None:
+            self._parser.close()
         if self.site is not None and hasattr(self.site, "channel_lost"):
             self.site.channel_lost(self)
 
@@ -253,14 +299,21 @@ class WireChannel(FamiliarChannel, Protocol):
 
         :returns: what follows it.
         """
+        if self._parser is None:
+            self._parser = self.parsers.take()
         if not self._partial:
-            if data.startswith(b"\r\n"):  # one empty line is let pass (RFC 9112, section 2.2)
+            if data.startswith(b"\r\n") and not self._blank:  # one passes (RFC 9112, section 2.2)
                 data = data[2:]
+                self._blank = True
             stop = data.find(_END) + len(_END)
             if len(_END) <= stop <= self.limits.max_head:
                 line = self._first_line(data, data.find(b"\r\n"))
-                self._parser.head(data[:stop])
-                return self._head_complete(line, data[stop:])
+                try:
+                    self._parser.head(data[:stop])
+                    return self._head_complete(line, data[stop:])
+                except Refused:
+                    self._line = line  # for the answer
+                    raise
             self._hold(self.limits.head_timeout)
         return self._head_in_pieces(data)
 
@@ -275,9 +328,10 @@ class WireChannel(FamiliarChannel, Protocol):
         start = len(partial)
         partial += data
         if self._line is None:
-            if start < 2 and partial.startswith(b"\r\n"):  # noqa: PLR2004 (its length)
+            if start < 2 and partial.startswith(b"\r\n") and not self._blank:  # noqa: PLR2004 (its length)
                 del partial[:2]
                 start = 0
+                self._blank = True
             end = partial.find(b"\r\n", max(0, start - 1))
             if end < 0:
                 self._check_start(partial)
@@ -299,10 +353,12 @@ class WireChannel(FamiliarChannel, Protocol):
         if not whole:
             return b""
         rest = bytes(partial[stop:])
-        line, self._line = self._line, None
+        line = self._line
         self._fed = 0
         partial.clear()
-        return self._head_complete(line, rest)
+        rest = self._head_complete(line, rest)
+        self._line = None
+        return rest
 
     def _check_start(self, partial: bytearray) -> None:
         """Refuse at once what cannot become a request line."""
@@ -328,6 +384,7 @@ class WireChannel(FamiliarChannel, Protocol):
             fields.append((b"Host", line.authority))
         length = frame.length
         parser.expect(length)
+        self._blank = False
         self._current = line
         self._keep_alive = frame.keep_alive
         self._last = False
@@ -432,6 +489,12 @@ class WireChannel(FamiliarChannel, Protocol):
         """The request is whole."""
         self.deadline = None
         self._continue_due = False
+        parser, self._parser = self._parser, None
+        if parser is not None:
+            if self._keep_alive:
+                self.parsers.give_back(parser)
+            else:
+                parser.close()
         sink, request = self._sink, self._request
         if request is None:  # it was answered before
             self._next()
@@ -622,8 +685,8 @@ class WireChannel(FamiliarChannel, Protocol):
             self.resume(_AHEAD)
         if self._eof and self._between and not self._kept and not self.outgoing.full:
             self._abandon()
-        elif self._eof and self._partial:
-            self._abandon()
+        elif self._eof and (self._partial or self._reading is Reading.BODY):
+            self._abandon()  # the rest will not come
 
     # Refusals and ends.
 
@@ -631,9 +694,12 @@ class WireChannel(FamiliarChannel, Protocol):
         """Answer for a request that breaks a rule or a bound; it is the last."""
         request = self._request
         begun = request is not None and getattr(request, "startedWriting", False)
-        method = self._current.method if self._reading is Reading.BODY else b"-"
-        version = self._current.version if self._reading is Reading.BODY else b"HTTP/1.1"
+        line = self._current if self._reading is Reading.BODY else self._line
+        method, version = (b"-", b"HTTP/1.1") if line is None else (line.method, line.version)
         self._last = True
+        if request is None and self._reading is Reading.BODY:  # its answer left before its body
+            self._finish()
+            return
         self._break_off(Failure(RequestRefused(status, detail)))
         if begun:  # the only honest sign left is a connection that ends before the body
             self._abort()
@@ -713,12 +779,7 @@ class WireChannel(FamiliarChannel, Protocol):
 
     def _hold(self, seconds: float) -> None:
         deadlines = self.deadlines
-        deadline = deadlines.now() + seconds
-        held = self.held_until
-        if held is not None and deadline >= held:
-            self.deadline = deadline
-        else:
-            deadlines.hold(self, deadline)
+        deadlines.hold(self, deadlines.now() + seconds)
 
     def expired(self, now: float) -> None:
         """The deadline has passed; called by :class:`Deadlines`."""

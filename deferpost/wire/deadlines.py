@@ -55,9 +55,12 @@ class Deadlines:
     def hold(self, holder: Holder, deadline: float) -> None:
         """Set a holder's deadline."""
         holder.deadline = deadline
-        tick = int(deadline / self._tick) + 1
-        if holder.held_until is None or tick < holder.held_until:
-            self._put(holder, tick)
+        held = holder.held_until
+        if held is not None:
+            if deadline >= (held - 1) * self._tick:
+                return  # it is looked at in time, or sooner
+            self._take_from(holder, held)
+        self._put(holder, int(deadline / self._tick) + 1)
 
     def _put(self, holder: Holder, tick: int) -> None:
         holder.held_until = tick
@@ -75,14 +78,17 @@ class Deadlines:
         holder.deadline = None
         tick, holder.held_until = holder.held_until, None
         if tick is not None:
-            holders = self._holders.get(tick)
-            if holders is not None:
-                holders.pop(holder, None)
-                if not holders:
-                    del self._holders[tick]
-                    self._ticks.remove(tick)
-                    heapq.heapify(self._ticks)
-                    self._set_timer()
+            self._take_from(holder, tick)
+
+    def _take_from(self, holder: Holder, tick: int) -> None:
+        holders = self._holders.get(tick)
+        if holders is not None:  # else it is being looked at
+            holders.pop(holder, None)
+            if not holders:
+                del self._holders[tick]
+                self._ticks.remove(tick)
+                heapq.heapify(self._ticks)
+                self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -99,7 +105,7 @@ class Deadlines:
             tick = heapq.heappop(self._ticks)
             for holder in self._holders.pop(tick):
                 if holder.held_until != tick:
-                    continue  # it was put nearer since
+                    continue  # another of them has moved or dropped it
                 holder.held_until = None
                 if holder.deadline is None:
                     continue

@@ -20,6 +20,10 @@ from zope.interface import implementer
 __all__ = ["DirectOutgoing", "Outgoing", "TransportOutgoing", "outgoing_for"]
 
 
+def _nothing() -> None:
+    """For a connection that is lost."""
+
+
 class Outgoing:
     """Writes to a transport.  For the reactor thread.
 
@@ -72,6 +76,10 @@ class Outgoing:
 
     def stop(self) -> None:
         """The transport is to close when all is sent."""
+
+    def close(self) -> None:
+        """The connection is lost: hold on to nobody, so that the memory is free at once."""
+        self._filled = self._drained = _nothing
 
     def _send(self, data: bytes) -> None:
         raise NotImplementedError

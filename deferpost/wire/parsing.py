@@ -14,7 +14,10 @@ from deferpost.wire.chunks import ChunkCutter
 from deferpost.wire.refusals import Refused
 from deferpost.wire.rules import transfer_codings
 
-__all__ = ["MessageParser"]
+__all__ = ["MessageParser", "Parsers"]
+
+#: Parsers that are kept for the next message.
+_MOST_FREE = 64
 
 #: The mistakes of which the status is not 400, by llhttp's words.
 _STATUSES = {
@@ -22,7 +25,13 @@ _STATUSES = {
     "Chunk size overflow": 413,
     "Invalid method encountered": 501,
     "Invalid method for HTTP/x.x request": 501,
+    "Expected space after method": 501,  # a known one, and more: the line has been judged already
+    "Expected HTTP/2 Connection Preface": 501,
 }
+
+#: What llhttp says of a next message where it takes the last one for the end, by rules of its own
+#: such as ``Proxy-Connection``; only the channel decides about that.
+_ENDED = "Data after `Connection: close`"
 
 #: Those that our own rules judge, since the status depends on the codings.
 _CODINGS = frozenset(
@@ -30,11 +39,37 @@ _CODINGS = frozenset(
 )
 
 
+class Parsers:
+    """Parsers that have no message to read: a connection has one for the time of a message only.
+
+    Most connections wait, for their answer or with nothing to ask; a parser is a fifth of what one
+    of them takes.
+
+    :param max_chunk_line: see :class:`MessageParser`, as the others.
+    """
+
+    def __init__(self, max_chunk_line: int, max_trailers: int, max_fields: int = 100) -> None:
+        self._arguments = (max_chunk_line, max_trailers, max_fields)
+        self._free: list[MessageParser] = []
+
+    def take(self) -> MessageParser:
+        """One to read a message with."""
+        return self._free.pop() if self._free else MessageParser(*self._arguments)
+
+    def give_back(self, parser: MessageParser) -> None:
+        """Its message is complete, and so is its connection's good behaviour."""
+        if len(self._free) < _MOST_FREE:
+            self._free.append(parser)
+        else:
+            parser.close()
+
+
 class MessageParser:
     """The parser of one connection.
 
     :param max_chunk_line: bytes that the line before a chunk may have.
     :param max_trailers: bytes that the fields after the last chunk may have.
+    :param max_fields: the number of those.
 
     :ivar fields: name and value pairs of the head so far.
     """
@@ -44,6 +79,7 @@ class MessageParser:
         "_open",
         "_left",
         "_max_chunk_line",
+        "_max_fields",
         "_max_trailers",
         "_parser",
         "_pieces",
@@ -52,8 +88,9 @@ class MessageParser:
         "on_message_complete",
     )
 
-    def __init__(self, max_chunk_line: int, max_trailers: int) -> None:
+    def __init__(self, max_chunk_line: int, max_trailers: int, max_fields: int = 100) -> None:
         self._max_chunk_line = max_chunk_line
+        self._max_fields = max_fields
         self._max_trailers = max_trailers
         self._pieces: list[bytes] = []
         self._left = 0
@@ -63,6 +100,10 @@ class MessageParser:
         self.on_message_complete = self._open.clear
         self.fields: list[tuple[bytes, bytes]] = []
         self._parser: Any = httptools.HttpRequestParser(self)
+
+    def close(self) -> None:
+        """There is no more: let go of what calls this, so that the memory is free at once."""
+        self._parser = None
 
     # Called by httptools.
 
@@ -82,7 +123,10 @@ class MessageParser:
         except httptools.HttpParserUpgrade:
             self._parser = None  # nothing is upgraded here, and it would not take the body
         except httptools.HttpParserError as error:
-            raise self._refusal(str(error)) from None
+            if str(error) != _ENDED:
+                raise self._refusal(str(error)) from None
+            self._parser = httptools.HttpRequestParser(self)
+            self.head(data)
 
     def expect(self, length: int | None) -> None:
         """The head is complete.
@@ -99,7 +143,9 @@ class MessageParser:
         if length != 0:
             self._open.append(None)
         if length is None:
-            self._cutter = ChunkCutter(self._max_chunk_line, self._max_trailers)
+            self._cutter = ChunkCutter(
+                self._max_chunk_line, self._max_trailers, self._max_fields
+            )
         else:
             self._cutter = None
             self._left = length
@@ -141,8 +187,9 @@ class MessageParser:
                     self._parser.feed_data(piece)
                     self._cutter.accepted(piece)
                     taken = end
-                if self.complete:
-                    self.fields = []  # the trailers, which nobody here trusts
+                if self.complete and self.fields:  # the trailers, which nobody here trusts
+                    self.fields = []
+                    self._parser = httptools.HttpRequestParser(self)  # nor what it took from them
         except httptools.HttpParserError as error:
             raise self._refusal(str(error)) from None
         pieces = self._pieces.copy()
@@ -150,8 +197,10 @@ class MessageParser:
         return taken, pieces
 
     def _refusal(self, mistake: str) -> Refused:
-        if mistake in _CODINGS:
-            values = [value for name, value in self.fields if name.lower() == b"transfer-encoding"]
+        values = [value for name, value in self.fields if name.lower() == b"transfer-encoding"]
+        if mistake in _CODINGS and values:
+            if self._parser.get_http_version() == "1.0":
+                return Refused(400, "HTTP/1.0 has no Transfer-Encoding.")
             try:
                 transfer_codings(values)
             except Refused as refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from twisted.web.http import RESPONSES, datetimeToString
@@ -18,6 +19,15 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _lines: dict[tuple[bytes, int], bytes] = {}
 
 
+def _phrase(status: int) -> bytes:
+    phrase: bytes | None = RESPONSES.get(status)
+    if phrase is None:  # Twisted does not know the newer ones
+        phrase = b"Unknown Status"
+        if status in HTTPStatus._value2member_map_:
+            phrase = HTTPStatus(status).phrase.encode("ascii")
+    return phrase
+
+
 def status_line(version: bytes, status: int) -> bytes:
     """The first line of a response, with its CRLF.
 
@@ -26,7 +36,7 @@ def status_line(version: bytes, status: int) -> bytes:
     """
     line = _lines.get((version, status))
     if line is None:
-        line = b"%b %d %b\r\n" % (version, status, RESPONSES.get(status, b"Unknown Status"))
+        line = b"%b %d %b\r\n" % (version, status, _phrase(status))
         _lines[version, status] = line  # of which there are two versions and some hundred statuses
     return line
 

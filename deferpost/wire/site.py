@@ -16,6 +16,7 @@ from deferpost.wire.channel import WireChannel
 from deferpost.wire.deadlines import Deadlines
 from deferpost.wire.departures import HangupWatch
 from deferpost.wire.limits import Limits
+from deferpost.wire.parsing import Parsers
 from deferpost.wire.refusals import problem_document
 from deferpost.wire.request import WireRequest
 from deferpost.ids import id_of
@@ -58,6 +59,9 @@ class DeferPostSite(Site):
             self.limits.write_timeout,
         )
         self.deadlines = Deadlines(self.reactor, min(0.25, *(time / 4 for time in times)))
+        self._parsers = Parsers(
+            self.limits.max_chunk_line, self.limits.max_head, self.limits.max_headers
+        )
         self._hangups: HangupWatch | None = None
         if hasattr(select, "epoll") and IReactorFDSet.providedBy(self.reactor):
             self._hangups = HangupWatch(self.reactor)
@@ -82,6 +86,7 @@ class DeferPostSite(Site):
             self._by_client[client] = count + 1
         channel = super().buildProtocol(addr)
         channel.limits = limits
+        channel.parsers = self._parsers
         channel.deadlines = self.deadlines
         channel.hangups = self._hangups
         channel.client = client if most else None
