@@ -68,6 +68,7 @@ setup(
     install_requires=[
         "Twisted>=25.5",
         "attrs",
+        "httptools>=0.8",
         "msgspec",
         "multipart>=2.0",
         "treq",

@@ -17,8 +17,10 @@ __all__ = [
     "Call",
     "Canceled",
     "DeferPost",
+    "DeferPostSite",
     "HTTPError",
     "Headers",
+    "Limits",
     "ProcessPool",
     "ReactorPool",
     "Reply",
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from deferpost.model import Headers, Reply
     from deferpost.mount import DeferPost
     from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool
+    from deferpost.wire.limits import Limits
+    from deferpost.wire.site import DeferPostSite
 else:
     # Hidden from type checkers: to them, a module with __getattr__ has every name there is.
     from importlib import import_module
@@ -43,8 +47,10 @@ else:
         "Call": "deferpost.handlers.call",
         "Canceled": "deferpost.errors",
         "DeferPost": "deferpost.mount",
+        "DeferPostSite": "deferpost.wire.site",
         "HTTPError": "deferpost.errors",
         "Headers": "deferpost.model",
+        "Limits": "deferpost.wire.limits",
         "ProcessPool": "deferpost.pools.plans",
         "ReactorPool": "deferpost.pools.plans",
         "Reply": "deferpost.model",

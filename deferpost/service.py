@@ -24,7 +24,7 @@ from deferpost.dispatch import Dispatcher
 from deferpost.errors import ConfigurationError, DeclarationError
 from deferpost.handlers.running import Handlers
 from deferpost.interfaces import PoolContext
-from deferpost.model import PoolStatus, Reason, Route
+from deferpost.model import CallHead, PoolStatus, Reason, Route
 from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool, usable_cpus
 from deferpost.settings import PoolSettings, Settings, default_pool, resolve_size
 from deferpost.web.exchange import OpenExchanges
@@ -92,6 +92,7 @@ class Runtime:
     :param timeout: seconds for routes that set none; None for no limit.
     :param max_body: bytes for routes that set none.
     :param directory: where large bodies are kept; None for the system's choice.
+    :param gate: refuses calls; see :class:`deferpost.web.post.PostContext`.
     :param now: the monotonic clock, in seconds.
     :raises deferpost.errors.DeclarationError: a route names a pool that is not there, or one
         that cannot run its handler.
@@ -106,6 +107,7 @@ class Runtime:
         timeout: float | None,
         max_body: int,
         directory: str | None = None,
+        gate: Callable[[CallHead], None] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
@@ -142,6 +144,7 @@ class Runtime:
             open_exchanges=self.open_exchanges,
             timeout=timeout,
             max_body=max_body,
+            gate=gate,
         )
 
     @property

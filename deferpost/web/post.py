@@ -38,8 +38,8 @@ class PostContext:
     :ivar open_exchanges: where exchanges count until they end.
     :ivar timeout: seconds for routes that set none; None for no limit.
     :ivar max_body: bytes for routes that set none.
-    :ivar gate: looks at each call before its body is read, on our own wire, and refuses it by
-        raising, :class:`~deferpost.errors.HTTPError` with 401, 403 or 429 for example.
+    :ivar gate: looks at each call, on our own wire before its body is read, and refuses it by
+        raising :class:`~deferpost.errors.HTTPError`, with 401, 403 or 429 for example.
     """
 
     dispatcher: Callable[[], Dispatcher]
@@ -84,12 +84,11 @@ class PostResource(Resource):
         context = self._context
         if whole and length <= self._max_body and context.gate is None:  # type: ignore[operator]  # a whole one has a length
             return self._wanted  # at once: what can be refused is so by :meth:`render`
-        id = request_id(request)
+        id = request.deferpost_id = request_id(request)
         try:
             if length is not None and length > self._max_body:
                 raise BodyTooLarge(self._max_body)
-            if context.gate is not None:
-                context.gate(self._head(request, id))
+            self._pass_gate(request, id)
             if whole:
                 return self._wanted
             context.dispatcher().check_room(self._route.pool)
@@ -120,10 +119,19 @@ class PostResource(Resource):
         """Submit the call; the response is written when its Deferred fires."""
         id = request_id(request)
         try:
+            if self._context.gate is not None:
+                self._pass_gate(request, id)
             self._run(request, id, self._whole_body(request))
         except Exception as error:
             self._refuse(request, id, error)
         return NOT_DONE_YET
+
+    def _pass_gate(self, request: Any, id: str) -> None:
+        """Ask the gate, once: when the head is in, where the site can do that."""
+        gate = self._context.gate
+        if gate is not None and not getattr(request, "deferpost_passed", False):
+            gate(self._head(request, id))
+            request.deferpost_passed = True
 
     def _refuse(self, request: Any, id: str, error: Exception) -> None:
         set_common(request, id)

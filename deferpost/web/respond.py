@@ -13,6 +13,9 @@ __all__ = ["common_fields", "request_id", "respond", "respond_problem", "server_
 
 def request_id(request: Any) -> str:
     """The id of a request: the ``X-Request-ID`` that it came with, or a new one."""
+    decided: str | None = getattr(request, "deferpost_id", None)
+    if decided is not None:
+        return decided
     framing = getattr(request, "framing", None)
     if framing is not None:  # a request of our own wire has seen it already
         return id_of(None if framing.id is None else (framing.id,))
