@@ -65,6 +65,7 @@ class App:
         timeout: str | float | None = None,
         max_body: str | int | None = None,
         on_disconnect: str = "cancel",
+        stream: bool = False,
     ) -> Callable[[H], H]:
         """Declare the handler of a path, as a decorator; the handler itself stays as it is.
 
@@ -77,6 +78,12 @@ class App:
             given, as the daemon or the mount is configured.
         :param on_disconnect: what becomes of a running job whose client has left: ``"cancel"``
             or ``"finish"``.  A queued one is removed in either case where nobody waits for it.
+        :param stream: whether the handler starts as soon as the request's headers are in.
+            ``call.body`` then reads what arrives: a read waits for the client, and the client is
+            held back while nothing is read.  Reading raises
+            :class:`~deferpost.errors.BodyBroken` where the client leaves in the middle.  For
+            threads and processes.  On a site that keeps the whole body first, the handler starts
+            when it is there.
         :raises deferpost.errors.DeclarationError: something of it cannot work.
         """
 
@@ -90,7 +97,7 @@ class App:
             if pool is not None and not isinstance(pool, str):
                 name = f"{getattr(pool, 'kind', 'pool')}:{path}"
                 self._add_pool(name, pool)
-            route = declare(path, handler, name, timeout, max_body, on_disconnect)
+            route = declare(path, handler, name, timeout, max_body, on_disconnect, stream)
             plan = self._pools.get(route.pool, DEFAULT_PLANS.get(route.pool))
             if plan is not None:
                 check_kind(route, plan)
@@ -124,6 +131,7 @@ def declare(
     timeout: str | float | None,
     max_body: str | int | None,
     on_disconnect: str,
+    stream: bool = False,
 ) -> Route:
     """Make a route of what a user declared.
 
@@ -151,6 +159,12 @@ def declare(
         size = None if max_body is None else parse_size(max_body)
     except ValueError as error:
         raise DeclarationError(f"route {path}: max_body: {error}") from None
+    if stream and calls_for_reactor(handler):
+        raise DeclarationError(
+            f"route {path}: stream=True is not for {display_name(handler)}: a coroutine cannot "
+            "wait for call.body without holding up the reactor; make it a plain function in a "
+            "thread or process pool, or leave stream out"
+        )
     if pool is None:
         pool = "reactor" if calls_for_reactor(handler) else "thread"
     return Route(
@@ -160,6 +174,7 @@ def declare(
         timeout=seconds,
         max_body=size,
         on_disconnect=disconnect,
+        stream=bool(stream),
     )
 
 

@@ -1,6 +1,7 @@
 """The errors of deferpost: one tree, and each says who can act.
 
-* The client: :class:`HTTPError` and what derives from it, :class:`BodyTooLarge`.
+* The client: :class:`HTTPError` and what derives from it, :class:`BodyTooLarge`,
+  :class:`BodyBroken`.
 * The author of a handler: :class:`DeclarationError`, :class:`HandlerFailed`.
 * The operator: :class:`ConfigurationError`, :class:`PoolFull`, :class:`PoolBroken`,
   :class:`ShuttingDown`, :class:`WorkerLost`, :class:`DeadlineExceeded`, :class:`StorageFailed`.
@@ -19,6 +20,7 @@ from deferpost.fields import check_field, printable
 
 __all__ = [
     "BadRequest",
+    "BodyBroken",
     "BodyTooLarge",
     "Canceled",
     "ConfigurationError",
@@ -108,6 +110,21 @@ class BodyTooLarge(DeferPostError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is larger than the {limit} bytes that this route accepts")
         self.limit = limit
+
+
+class BodyBroken(DeferPostError, OSError):
+    """The request's body, which a handler reads while it arrives, will never be whole.
+
+    Raised by reading ``call.body`` of a route with ``stream=True``: the client left in the middle,
+    or its body broke a rule or a limit.  It is an :class:`OSError` because it is raised where
+    files raise these.  A handler lets it pass: nothing of it is the handler's fault.
+
+    :param reason: why, in one sentence for the client and the log.
+    """
+
+    def __init__(self, reason: str = "the client left before the body was whole") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class StorageFailed(DeferPostError):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,11 +15,20 @@ from deferpost.model import PoolStatus, Reason, WorkSource
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IPushProducer
 
     from deferpost.jobs import Job
     from deferpost.model import Answer
 
-__all__ = ["IChunkSink", "IChunkSource", "IPoolPlan", "IWorkerPool", "PoolContext"]
+__all__ = [
+    "IArrivingBody",
+    "IBodySink",
+    "IChunkSink",
+    "IChunkSource",
+    "IPoolPlan",
+    "IWorkerPool",
+    "PoolContext",
+]
 
 
 class IWorkerPool(Interface):
@@ -31,7 +40,9 @@ class IWorkerPool(Interface):
         """Run a job, now or when a worker is free; first come, first served.
 
         The pool closes ``job.body`` when it no longer needs it, and tells the job each event of
-        its life-cycle, the last one when its code has ended.
+        its life-cycle, the last one when its code has ended.  The body is a binary file; of a
+        route with ``stream=True`` it may be an :class:`IArrivingBody` instead, of which the
+        handler gets a binary file whose reads wait for what arrives.
 
         :returns: a Deferred that fires with the answer as soon as there is one.  Where the body
             of the answer is a stream, the job goes on until the stream has ended.  It fails with
@@ -115,3 +126,106 @@ class IChunkSource(Interface):
 
     def discard() -> None:
         """Nobody reads any more, but the job is to go on to its end: deliver nothing."""
+
+
+class IBodySink(Interface):
+    """Where the bytes of a request's body go as they arrive.  All calls are on the reactor thread.
+
+    :meth:`open` comes first, then any number of :meth:`receive`, then one of :meth:`complete` and
+    :meth:`broken`, unless the connection and the sink are given up together.
+    """
+
+    def open(flow: IPushProducer) -> None:
+        """The body begins.  Called once, before anything else.
+
+        :param flow: holds back the client: ``pauseProducing`` and ``resumeProducing`` are called,
+            in turns, and the last of them is never a pause once the body is whole, broken or
+            closed.  ``resumeProducing`` may call :meth:`receive` before it returns.
+        """
+
+    def receive(data: bytes) -> None:
+        """A piece has arrived.
+
+        It may come while the flow is paused: a bounded amount that had been read already.
+        """
+
+    def complete() -> None:
+        """The body is whole."""
+
+    def broken(error: Exception) -> None:
+        """It will never be whole.
+
+        :param error: why: :class:`~deferpost.errors.BodyBroken` where the client left,
+            :class:`~deferpost.errors.BodyTooLarge` or an :class:`~deferpost.errors.HTTPError`
+            where the body broke a limit or a rule.  If the handler lets what it is told pass, the
+            job fails with this error.
+        """
+
+
+class IArrivingBody(IBodySink):
+    """A body that arrives while its handler runs, as the pool sees it.
+
+    All is for the reactor thread.  Like a file, it is closed by the pool of its job.
+    """
+
+    closed = Attribute("Whether nobody reads it any more.")
+    error = Attribute("What :meth:`broken` was called with; None while it may become whole.")
+
+    def deliver_to(sink: IChunkSink) -> None:
+        """Deliver to ``sink`` what arrives, and what has already come first.  Called once.
+
+        ``fail`` is called at once when the body breaks, also instead of pieces not delivered yet.
+        """
+
+    def pause() -> None:
+        """Deliver nothing until :meth:`resume`; the client is held back soon after."""
+
+    def resume() -> None:
+        """Deliver again."""
+
+    def close() -> None:
+        """Nobody reads any more.
+
+        What comes from now on is dropped, the client is not held back, and the sink is told
+        nothing more.  Again is no error.
+        """
+
+
+@attrs.frozen
+class BodyWanted:
+    """How a resource wants the body of a request.
+
+    :ivar limit: bytes that it may have; None for no limit.
+    :ivar sink: where it goes as it comes (:class:`IBodySink`); None to have it kept, and
+        ``render`` called when it is whole.
+    """
+
+    limit: int | None
+    sink: Any = None
+
+
+class IEarlyResource(Interface):
+    """A resource that decides about a request when its head has come, before its body.
+
+    A site of ours asks; on any other, ``render`` is all that is called.
+    """
+
+    def head_received(request: Any, length: int | None, whole: bool) -> BodyWanted | None:
+        """The head of a request has come.  Called on the reactor thread.
+
+        :param request: the request, without its body; it may be answered now.
+        :param length: of the body, in bytes; None where it is chunked.
+        :param whole: whether the body has come too: then ``render`` follows at once.
+        :returns: how the body is wanted; None if the request has been answered.
+        """
+
+
+class IEarlyTree(Interface):
+    """A resource that finds the resources below it by path alone."""
+
+    def early_resource(segments: Sequence[bytes]) -> Any:
+        """Find a resource.
+
+        :param segments: of the path below this resource, as they were sent.
+        :returns: a provider of :class:`IEarlyResource`; None if only a whole request tells.
+        """

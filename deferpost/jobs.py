@@ -7,7 +7,7 @@ It starts nothing and stops nothing: pools do, and tell it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from deferpost.lifecycle import ENDED, Event, advance
 from deferpost.model import CallHead, Progress, Reason, Rung, State
@@ -15,6 +15,7 @@ from deferpost.model import CallHead, Progress, Reason, Rung, State
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from deferpost.interfaces import IArrivingBody
     from deferpost.model import Answer
 
 __all__ = ["Job"]
@@ -28,7 +29,8 @@ class Job:
 
     :param key: a number that no other job of this process has.
     :param head: the call without its body.
-    :param body: the call's body, at its beginning; whoever runs the job closes it.
+    :param body: the call's body, a file at its beginning or one that arrives; whoever runs the
+        job closes it.
     :param created: when it was submitted, in seconds of the monotonic clock.
     :param on_end: called once, with the job, when its code has ended.
 
@@ -58,13 +60,13 @@ class Job:
         self,
         key: int,
         head: CallHead,
-        body: BinaryIO,
+        body: BinaryIO | IArrivingBody,
         created: float,
         on_end: Callable[[Job], None],
     ) -> None:
         self.key = key
         self.head = head
-        self.body = body
+        self.body: Any = body
         self.created = created
         self.on_end = on_end
         self.started: float | None = None

@@ -289,6 +289,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     :ivar timeout: seconds that a run may take; None takes the configured default.
     :ivar max_body: bytes that a body may have; None takes the configured default.
     :ivar on_disconnect: what becomes of a running job whose client has left.
+    :ivar stream: whether the handler starts when the headers are in, and reads the body while it
+        arrives.
     """
 
     path: str
@@ -297,6 +299,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     max_body: int | None = None
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    stream: bool = False
 
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ of theirs: then they start and stop with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -14,6 +15,7 @@ from twisted.web.resource import Resource
 
 from deferpost.app import DEFAULT_PLANS, App
 from deferpost.dispatch import Dispatcher
+from deferpost.model import CallHead
 from deferpost.service import Runtime, RuntimeService
 from deferpost.settings import Settings
 from deferpost.units import parse_duration, parse_size
@@ -34,6 +36,7 @@ def mount_app(
     max_body: str | int = _SETTINGS.max_body,
     grace: str | float = 5.0,
     directory: str | None = None,
+    gate: Callable[[CallHead], None] | None = None,
 ) -> Resource:
     """An app as a resource.  On the reactor thread.
 
@@ -45,9 +48,13 @@ def mount_app(
     :param max_body: for routes that set none: bytes, or text such as ``"4MB"``.
     :param grace: how long jobs get to end when the pools are stopped.
     :param directory: where large bodies and replies are kept; None for the system's choice.
+    :param gate: looks at each call before it is accepted, and refuses it by raising
+        :class:`deferpost.HTTPError`, with 401, 403 or 429 for example.  On a
+        :class:`deferpost.DeferPostSite` that is before its body is uploaded.  It is called on the
+        reactor thread, and is to answer at once.
     :raises deferpost.errors.DeclarationError: a route names a pool that is not there.
     """
-    runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory)
+    runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory, gate)
     return AppResource(app.routes, runtime.context)
 
 
@@ -63,10 +70,13 @@ class DeferPost(PostResource):
     :param max_body: how large a body may be: bytes, or text such as ``"4MB"``.
     :param on_disconnect: ``"cancel"`` or ``"finish"``: what becomes of a running job whose
         client has left.
+    :param stream: whether the handler starts when the headers are in and reads ``call.body``
+        while it arrives, where the site can do that; see :meth:`deferpost.App.post`.
     :param service: see :func:`mount_app`.
     :param reactor: see :func:`mount_app`.
     :param grace: see :func:`mount_app`.
     :param directory: see :func:`mount_app`.
+    :param gate: see :func:`mount_app`.
     :raises deferpost.errors.DeclarationError: something of it cannot work.
     """
 
@@ -78,14 +88,16 @@ class DeferPost(PostResource):
         timeout: str | float | None = _SETTINGS.timeout,
         max_body: str | int = _SETTINGS.max_body,
         on_disconnect: str = "cancel",
+        stream: bool = False,
         service: IServiceCollection | None = None,
         reactor: Any = None,
         grace: str | float = 5.0,
         directory: str | None = None,
+        gate: Callable[[CallHead], None] | None = None,
     ) -> None:
         app = App()
-        app.post("/", pool=pool, on_disconnect=on_disconnect)(handler)
-        runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory)
+        app.post("/", pool=pool, on_disconnect=on_disconnect, stream=stream)(handler)
+        runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory, gate)
         super().__init__(app.routes[0], runtime.context)
 
 
@@ -112,6 +124,7 @@ def _runtime(
     max_body: str | int,
     grace: str | float,
     directory: str | None,
+    gate: Callable[[CallHead], None] | None,
 ) -> Runtime:
     if reactor is None:
         from twisted.internet import reactor as installed
@@ -125,6 +138,7 @@ def _runtime(
         timeout=None if timeout is None else parse_duration(timeout),
         max_body=parse_size(max_body),
         directory=directory,
+        gate=gate,
     )
     if isinstance(runtime, _MountedRuntime):
         runtime.grace = parse_duration(grace)

@@ -10,6 +10,7 @@ import pytest
 from deferpost import errors
 from deferpost.errors import (
     BadRequest,
+    BodyBroken,
     BodyTooLarge,
     Canceled,
     ConfigurationError,
@@ -38,6 +39,11 @@ def test_canceled_passes_by_except_exception() -> None:
     assert not issubclass(Canceled, Exception)
 
 
+def test_broken_body_is_an_error_of_files() -> None:
+    """Code that reads files, and knows their errors, knows a broken body."""
+    assert issubclass(BodyBroken, OSError)
+
+
 @pytest.mark.parametrize("status", [400, 404, 499, 500, 599])
 def test_error_status(status: int) -> None:
     """A handler may answer with any status that is an error."""
@@ -59,6 +65,8 @@ def test_no_error_status(status: Any) -> None:
         (HTTPError(404, "no such document"), "404 no such document"),
         (BadRequest("line 3 is empty"), "400 line 3 is empty"),
         (BodyTooLarge(10), "the body is larger than the 10 bytes that this route accepts"),
+        (BodyBroken(), "the client left before the body was whole"),
+        (BodyBroken("it is cut wrongly"), "it is cut wrongly"),
         (StorageFailed("No space left on device"), "No space left on device"),
         (PoolFull("thread"), "pool 'thread' is full"),
         (PoolBroken("process"), "the workers of pool 'process' do not start"),
@@ -143,6 +151,7 @@ def test_what_programs_read() -> None:
     """The numbers and names in the messages are there to be read without parsing them."""
     assert BodyTooLarge(10).limit == 10
     assert StorageFailed("full").reason == "full"
+    assert BodyBroken("cut").reason == "cut"
     assert (PoolFull("a").pool, PoolFull("a").retry_after, PoolFull("a", 7).retry_after) == (
         "a",
         1,

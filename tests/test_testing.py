@@ -255,6 +255,19 @@ def test_client_of_a_resource(deferpost_client: MakeClient) -> None:
         deferpost_client(root, pool=ManualPool())
 
 
+def test_route_whose_body_streams_in(deferpost_client: MakeClient) -> None:
+    """A handler that reads a body as it arrives is tested with plain bytes, alone and mounted."""
+
+    def shout(call: Call) -> Iterator[bytes]:
+        while piece := call.body.read1(5):  # type: ignore[attr-defined]  # a buffered file has it
+            yield piece.upper()
+
+    client = deferpost_client(app_of(shout=(shout, {"stream": True})))
+    assert client.post("/shout", b"some words").body == b"SOME WORDS"
+    resource = DeferPost(shout, pool=InlinePool(), stream=True, reactor=_QuietReactor())
+    assert deferpost_client(resource).post("/", b"mounted").body == b"MOUNTED"
+
+
 class _QuietReactor(Clock):
     """A clock with the one thing more that a mounted app asks for."""
 

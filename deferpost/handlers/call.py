@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
@@ -32,6 +33,11 @@ class Call:
     :param directory: where uploaded files are kept; None for the system's choice.
 
     :ivar body: the request's body, a binary file: in memory while small, else a temporary file.
+        On a route with ``stream=True`` it may still be arriving: it is read once, from front to
+        back, ``read``, ``readinto``, ``readline`` and iteration wait for what has not come yet,
+        ``read1`` gives what is there, and all of them raise
+        :class:`~deferpost.errors.BodyBroken` where the rest will not come, and
+        :class:`~deferpost.Canceled` where nobody wants the result any more.
     :ivar deadline: the time at which the run will be ended, on the clock of
         :func:`time.monotonic`; None where it has no limit.
     """
@@ -39,6 +45,7 @@ class Call:
     __slots__ = (
         "_args",
         "_control",
+        "_data",
         "_directory",
         "_form",
         "_head",
@@ -58,6 +65,7 @@ class Call:
         self._args: dict[str, list[str]] | None = None
         self._headers: Headers | None = None
         self._form: Form | None = None
+        self._data: bytes | None = None  # of a body that cannot be read twice
 
     def __repr__(self) -> str:
         return f"<Call {self.id} {self.method} {self.path}>"
@@ -113,8 +121,14 @@ class Call:
         :raises deferpost.BadRequest: it is not JSON, or not of that type; the answer is 400 and
             says where.
         """
-        self.body.seek(0)
-        data = self.body.read()
+        try:
+            self.body.seek(0)
+        except io.UnsupportedOperation:  # it arrives, and can be read only once
+            if self._data is None:
+                self._data = self.body.read()
+            data = self._data
+        else:
+            data = self.body.read()
         try:
             return msgspec.json.decode(data, type=type)
         except msgspec.ValidationError as error:

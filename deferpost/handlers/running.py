@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from deferpost.errors import Canceled, HandlerFailed, HTTPError
+from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError
 from deferpost.handlers.call import Call
 from deferpost.handlers.declared import calls_for_reactor, is_class
 from deferpost.handlers.named import check_reference, load, reference
@@ -20,6 +20,9 @@ from deferpost.handlers.replies import encode
 from deferpost.model import Answer, CallHead, Control, HandlerRef, Route, Work
 
 __all__ = ["Handlers", "bind"]
+
+#: How many causes of an error are looked at: they can go in a circle.
+_CAUSES_MOST = 20
 
 
 class Handlers:
@@ -120,7 +123,7 @@ class _Work:
         except (HTTPError, Canceled):
             raise
         except Exception as error:
-            raise HandlerFailed(_users_traceback(error)) from None
+            raise _translated(error) from None
         finally:
             if not streams:
                 call.release()
@@ -149,21 +152,37 @@ class _Guarded:
             raise
         except Exception as error:
             self._call.release()
-            raise HandlerFailed(_users_traceback(error)) from None
+            raise _translated(error) from None
 
     def close(self) -> None:
         """End the handler where it stands.
 
         :raises HandlerFailed: it raised something when it was ended.
+        :raises BodyBroken: that something was the break of its body.
         """
         try:
             self._chunks.close()
         except Canceled:
             pass
         except Exception as error:
-            raise HandlerFailed(_users_traceback(error)) from None
+            raise _translated(error) from None
         finally:
             self._call.release()
+
+
+def _translated(error: Exception) -> BodyBroken | HandlerFailed:
+    """What a handler raised, as one of ours.
+
+    It is the client's doing where it is, or was explicitly raised from, the break of its body.
+    """
+    cause: BaseException | None = error
+    seen = 0
+    while cause is not None and seen < _CAUSES_MOST:
+        if isinstance(cause, BodyBroken):
+            return cause
+        cause = cause.__cause__
+        seen += 1
+    return HandlerFailed(_users_traceback(error))
 
 
 def _users_traceback(error: Exception) -> str:

@@ -27,11 +27,13 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from deferpost.errors import Canceled, HandlerFailed, HTTPError
+from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError
 from deferpost.handlers.running import bind
 from deferpost.model import Answer, Progress, Work
+from deferpost.pools.bodyframes import READ_BYTES, PipeReader
 from deferpost.pools.frames import (
     INLINE_MOST,
+    Broke,
     Chunk,
     End,
     FrameReader,
@@ -46,6 +48,7 @@ from deferpost.pools.frames import (
     SetUp,
     SetUpFailed,
     Streams,
+    Taken,
     ToWorker,
     decode_to_worker,
     encode_frame,
@@ -56,7 +59,7 @@ __all__ = ["main"]
 #: Seconds between two messages about a job's progress; what comes in between is not sent.
 _PROGRESS_PAUSE = 0.05
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
 
 
 class _Channel:
@@ -181,7 +184,10 @@ def _run(
 ) -> None:
     """Run one call to its end, and send what it gave."""
     body: BinaryIO
-    if message.body is None:
+    if message.arriving:
+        body = io.BufferedReader(PipeReader(channel.descriptor()), READ_BYTES)
+        channel.send(Taken())
+    elif message.body is None:
         body = os.fdopen(channel.descriptor(), "rb")
         body.seek(0)
     else:
@@ -197,11 +203,14 @@ def _run(
             outcome = _refused(error)
         except HandlerFailed as error:
             outcome = Raised(error.traceback)
+        except BodyBroken as error:
+            outcome = Broke(str(error))
         except Canceled:
             if control.canceled:
                 raise
             outcome = Raised("deferpost.Canceled: raised by the handler, though nobody canceled it")
-        body.close()
+        if not message.arriving:
+            body.close()
         # What the handler printed is in the pipe before its outcome is in the socket, so that it
         # is logged as this job's.
         for stream in (sys.stdout, sys.stderr):
@@ -213,6 +222,9 @@ def _run(
         else:
             with file:
                 channel.send_with(outcome, file.fileno())
+        # Now the other end is closed, so that a thread of the handler's that was left behind in a
+        # read does not hold this up.
+        body.close()
     finally:
         control.running = False
     if control.canceled:

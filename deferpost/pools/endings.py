@@ -5,12 +5,19 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from deferpost.errors import Canceled, DeadlineExceeded, HandlerFailed, ShuttingDown
+from deferpost.errors import BodyBroken, Canceled, DeadlineExceeded, HandlerFailed, ShuttingDown
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
 from deferpost.model import Reason
 
-__all__ = ["answer_stopped", "log_late", "stop_error", "stop_event", "without_cause"]
+__all__ = [
+    "answer_stopped",
+    "failure_of",
+    "log_late",
+    "stop_error",
+    "stop_event",
+    "without_cause",
+]
 
 _log = Logger(namespace="deferpost.pools")
 
@@ -49,6 +56,18 @@ def without_cause(error: BaseException) -> Exception:
         return HandlerFailed("deferpost.Canceled: raised by the handler, though nobody canceled it")
     assert isinstance(error, Exception)
     return error
+
+
+def failure_of(job: Job, error: BaseException) -> tuple[Exception, Reason]:
+    """The error of a job that nobody stopped, and the reason that it has failed for.
+
+    A handler that could not read its body whole has failed with what broke the body.
+    """
+    if isinstance(error, BodyBroken):
+        broken: Exception = getattr(job.body, "error", None) or error
+        left = isinstance(broken, BodyBroken)
+        return broken, Reason.CLIENT_DISCONNECTED if left else Reason.ERROR
+    return without_cause(error), Reason.ERROR
 
 
 def log_late(job: Job, error: BaseException | None) -> None:

@@ -2,7 +2,8 @@
 
 A frame is its length, four bytes in network order, and one msgpack value of a tagged union; no
 pickle.  Large bodies do not travel in frames: a file descriptor is sent with the frame that
-announces it.  Both sides import this; it does no I/O.
+announces it, and so is the pipe of a body that arrives (see ``bodyframes``).  Both sides import
+this; it does no I/O.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from deferpost.model import CallHead, HandlerRef, Progress
 __all__ = [
     "FRAME_MOST",
     "INLINE_MOST",
+    "Broke",
     "Chunk",
     "End",
     "FrameError",
@@ -32,6 +34,7 @@ __all__ = [
     "SetUp",
     "SetUpFailed",
     "Streams",
+    "Taken",
     "decode_from_worker",
     "decode_to_worker",
     "encode_frame",
@@ -68,10 +71,12 @@ class Run(msgspec.Struct, frozen=True, tag="run", array_like=True):
 
     :ivar head: the call without its body.
     :ivar body: the body; None where its descriptor comes with this frame.
+    :ivar arriving: whether the descriptor is the pipe of a body that arrives.
     """
 
     head: CallHead
     body: bytes | None
+    arriving: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
@@ -82,6 +87,10 @@ class SetUpFailed(msgspec.Struct, frozen=True, tag="setup-failed", array_like=Tr
     """From the worker, which ends then: the set-up raised."""
 
     traceback: str
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken", array_like=True):
+    """From the worker: it has the pipe of the body that arrives."""
 
 
 class Replied(msgspec.Struct, frozen=True, tag="replied", array_like=True):
@@ -140,6 +149,15 @@ class Raised(msgspec.Struct, frozen=True, tag="raised", array_like=True):
     traceback: str
 
 
+class Broke(msgspec.Struct, frozen=True, tag="broke", array_like=True):
+    """From the worker: the handler has let pass that its body broke.
+
+    :ivar reason: as it was told.
+    """
+
+    reason: str
+
+
 class Moved(msgspec.Struct, frozen=True, tag="moved", array_like=True):
     """From the worker: how far the job is."""
 
@@ -148,7 +166,18 @@ class Moved(msgspec.Struct, frozen=True, tag="moved", array_like=True):
 
 ToWorker = SetUp | Run
 FromWorker = (
-    Ready | SetUpFailed | Replied | RepliedFile | Streams | Chunk | End | Refused | Raised | Moved
+    Ready
+    | SetUpFailed
+    | Taken
+    | Replied
+    | RepliedFile
+    | Streams
+    | Chunk
+    | End
+    | Refused
+    | Raised
+    | Broke
+    | Moved
 )
 
 _LENGTH = struct.Struct("!I")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -56,9 +58,16 @@ class OutputReader:
         Bounded by what the pipe holds.
         """
         for _ in range(16):
-            if not self._read():
+            if not self._has_some() or not self._read():
                 break
-        self._give_rest()
+        if self._rest:
+            self._give_rest()
+
+    def _has_some(self) -> bool:
+        """Whether there is something to read; asked after every job, so without an exception."""
+        if self._descriptor == -1:
+            return False
+        return fcntl.ioctl(self._descriptor, termios.FIONREAD, b"\0\0\0\0") != b"\0\0\0\0"
 
     def close(self) -> None:
         """Give what is left and close the pipe."""

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from zope.interface import classImplements, implementer
 
 from deferpost.errors import PoolBroken, PoolFull, ShuttingDown, WorkerLost
-from deferpost.interfaces import IPoolPlan, IWorkerPool, PoolContext
+from deferpost.interfaces import IArrivingBody, IPoolPlan, IWorkerPool, PoolContext
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
 from deferpost.model import Answer, PoolStatus, Reason, Rung, State
@@ -248,6 +248,8 @@ class RunningProcessPool:
         elif job.state is State.RUNNING:
             worker = self._busy[job.key]
             job.happened(stop_event(reason), reason)
+            if IArrivingBody.providedBy(job.body):
+                job.body.close()  # the rest of it is not waited for
             worker.terminate()
             answer_stopped(job, reason)
             worker.break_stream(stop_error(job, reason))

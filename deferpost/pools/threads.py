@@ -9,6 +9,7 @@ gathered by the time the reactor turns.
 
 from __future__ import annotations
 
+import io
 import threading
 import traceback
 from collections import deque
@@ -23,16 +24,24 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool as TwistedThreadPool
 from zope.interface import classImplements, implementer
 
-from deferpost.errors import Canceled, HandlerFailed, HTTPError, PoolFull, ShuttingDown
-from deferpost.interfaces import IPoolPlan, IWorkerPool, PoolContext
+from deferpost.errors import (
+    BodyBroken,
+    Canceled,
+    HandlerFailed,
+    HTTPError,
+    PoolFull,
+    ShuttingDown,
+)
+from deferpost.interfaces import IArrivingBody, IPoolPlan, IWorkerPool, PoolContext
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
 from deferpost.model import Answer, PoolStatus, Reason, Rung, State, Work
 from deferpost.pools.deadlines import DeadlineWatch
-from deferpost.pools.endings import answer_stopped, log_late, stop_error, stop_event, without_cause
+from deferpost.pools.endings import answer_stopped, failure_of, log_late, stop_error, stop_event
 from deferpost.pools.handoff import Handoff
 from deferpost.pools.plans import ThreadPool
 from deferpost.pools.streams import ChunkBuffer, ThreadGate
+from deferpost.pools.threadbody import ThreadBody
 
 __all__ = ["DRAIN_MOST", "RunningThreadPool", "start_thread_pool"]
 
@@ -114,6 +123,7 @@ class RunningThreadPool:
         self._slots: list[_Slot] = []
         self._slots_ended: list[Deferred[None]] = []
         self._streams: dict[int, _Stream] = {}
+        self._arriving: dict[int, ThreadBody] = {}
         self._outbox: deque[tuple[Job, Any]] = deque()
         self._waking = False
         self._stopping = False
@@ -139,6 +149,10 @@ class RunningThreadPool:
         job.stop = stop
         answer: Deferred[Answer] = Deferred(lambda _: stop(job, Reason.REQUESTED))
         job.answer = answer
+        if type(job.body) is not io.BytesIO and IArrivingBody.providedBy(job.body):
+            body = ThreadBody(job.body, self._reactor.callFromThread)
+            self._arriving[job.key] = body
+            job.body.deliver_to(body)
         self._waiting.put(job)
         if len(self._slots) < self._size and self._count > len(self._slots):
             self._add_slot()
@@ -230,6 +244,10 @@ class RunningThreadPool:
         job.rung = Rung.TOLD
         job.canceled = True
         job.happened(stop_event(reason), reason)
+        arriving = self._arriving.get(job.key)
+        if arriving is not None:
+            arriving.shut()
+            job.body.close()  # the rest of it is not waited for
         stream = self._streams.get(job.key)
         if stream is not None:
             stream.gate.shut()
@@ -239,6 +257,8 @@ class RunningThreadPool:
 
     def _end(self, job: Job, event: Event, reason: Reason | None = None) -> None:
         self._count -= 1
+        if self._arriving and self._arriving.pop(job.key, None) is not None:
+            job.body.close()
         job.end(event, self._now(), reason)
 
     def _drain(self) -> None:
@@ -290,9 +310,10 @@ class RunningThreadPool:
             self._end(job, Event.STOP)
             return
         waiter = job.answer
-        self._end(job, Event.FAIL, Reason.ERROR)
+        error, reason = failure_of(job, error)
+        self._end(job, Event.FAIL, reason)
         if waiter is not None:
-            waiter.errback(without_cause(error))
+            waiter.errback(error)
 
     def _stream_ended(self, job: Job, error: BaseException | None) -> None:
         stream = self._streams.pop(job.key)
@@ -303,8 +324,9 @@ class RunningThreadPool:
             self._end(job, Event.SUCCEED)
             stream.buffer.finish()
         else:
-            self._end(job, Event.FAIL, Reason.ERROR)
-            stream.buffer.finish(without_cause(error))
+            error, reason = failure_of(job, error)
+            self._end(job, Event.FAIL, reason)
+            stream.buffer.finish(error)
 
     # The threads' side.
 
@@ -333,14 +355,18 @@ class RunningThreadPool:
 
     def _run_job(self, job: Job, work: Work) -> Answer | _End | BaseException:
         """Run one job to its end, its stream included."""
+        arriving = self._arriving.get(job.key) if self._arriving else None
+        body = job.body if arriving is None else arriving.reader()
         try:
             try:
-                answer = work(job.head, job.body, job)
+                answer = work(job.head, body, job)
                 if type(answer.body) is bytes or answer.length is not None:
                     return answer
                 return self._run_stream(job, answer)
             finally:
-                job.body.close()
+                if arriving is not None:
+                    arriving.shut()  # else a thread that the handler has left in a read holds it
+                body.close()
         except BaseException as error:
             return _translated(error)
 
@@ -364,7 +390,7 @@ class RunningThreadPool:
 
 def _translated(error: BaseException) -> BaseException:
     """The error of a handler, as one of ours."""
-    if isinstance(error, (HTTPError, HandlerFailed, Canceled)):
+    if isinstance(error, (HTTPError, HandlerFailed, BodyBroken, Canceled)):
         return error
     return HandlerFailed("".join(traceback.format_exception(error)))
 

@@ -24,12 +24,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from deferpost.errors import HandlerFailed, HTTPError, WorkerLost
+from deferpost.errors import BodyBroken, HandlerFailed, HTTPError, StorageFailed, WorkerLost
+from deferpost.interfaces import IArrivingBody
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
 from deferpost.model import Answer, Reason, Rung, State
-from deferpost.pools.endings import log_late
+from deferpost.pools.endings import failure_of, log_late
 from deferpost.pools.frames import (
+    Broke,
     Chunk,
     End,
     FrameError,
@@ -44,10 +46,12 @@ from deferpost.pools.frames import (
     SetUp,
     SetUpFailed,
     Streams,
+    Taken,
     decode_from_worker,
     encode_frame,
 )
 from deferpost.pools.output import OutputReader
+from deferpost.pools.pipebody import PipeBody
 from deferpost.pools.spawn import WorkerProcess, describe_exit, spawn_worker
 from deferpost.pools.streams import ChunkBuffer
 
@@ -110,6 +114,7 @@ class Worker:
         self.was_told_to_go = False
         self.set_up_error: str | None = None
         self._stream: ChunkBuffer | None = None
+        self._arriving: PipeBody | None = None
         self._held = False
         self._descriptors: deque[int] = deque()
         self._kill_timer: Any = None
@@ -165,12 +170,44 @@ class Worker:
         job.happened(Event.START)
         body = job.body
         transport = self._protocol.transport
-        if isinstance(body, io.BytesIO):
-            transport.write(encode_frame(Run(job.head, body.read())))
+        if type(body) is io.BytesIO:
+            self._send(encode_frame(Run(job.head, body.read())))
             body.close()
+        elif IArrivingBody.providedBy(body):
+            self._run_arriving(job)
         else:
             transport.sendFileDescriptor(body.fileno())
             transport.write(encode_frame(Run(job.head, None)))
+
+    def _send(self, frame: bytes) -> None:
+        """Send a frame at once; the transport holds nothing, since an idle worker has read all.
+
+        By the transport it would leave in the next turn of the reactor.
+        """
+        transport = self._protocol.transport
+        try:
+            sent = transport.socket.send(frame)
+        except OSError:  # it would block; or the worker is gone, which the transport finds
+            sent = 0
+        if sent < len(frame):
+            transport.write(frame[sent:])
+
+    def _run_arriving(self, job: Job) -> None:
+        """Send a job whose body still arrives, and the body after it."""
+        try:
+            self._arriving = arriving = PipeBody(self._reactor, job.body)
+        except OSError as error:
+            # In a turn of its own: the pool is about to hear that this worker is busy.
+            self._reactor.callLater(0, self._not_sent, job, StorageFailed(str(error)))
+            return
+        transport = self._protocol.transport
+        transport.sendFileDescriptor(arriving.reading_end)
+        transport.write(encode_frame(Run(job.head, None, True)))
+        arriving.begin()
+
+    def _not_sent(self, job: Job, error: StorageFailed) -> None:
+        if self.job is job:
+            self._ended(job, error)
 
     def terminate(self) -> None:
         """SIGTERM now and SIGKILL after the grace; it takes no job any more."""
@@ -244,6 +281,10 @@ class Worker:
             self._ended(job, HandlerFailed(message.traceback))
         elif isinstance(message, Moved):
             job.report(message.progress)
+        elif isinstance(message, Broke):
+            self._ended(job, BodyBroken(message.reason))
+        elif isinstance(message, Taken) and self._arriving is not None:
+            self._arriving.sent()
         else:
             raise FrameError(f"a worker with a job sent {type(message).__name__}")
 
@@ -292,9 +333,11 @@ class Worker:
             return
         if error is None:
             self._finish(job, Event.SUCCEED)
+        elif isinstance(error, WorkerLost):
+            self._finish(job, Event.FAIL, Reason.WORKER_LOST)
         else:
-            lost = isinstance(error, WorkerLost)
-            self._finish(job, Event.FAIL, Reason.WORKER_LOST if lost else Reason.ERROR)
+            error, reason = failure_of(job, error)
+            self._finish(job, Event.FAIL, reason)
         if stream is not None:
             stream.finish(error)
         elif waiter is not None and error is not None:
@@ -305,6 +348,9 @@ class Worker:
         self._hold(False)
         self.job = self._stream = None
         self.jobs_done += 1
+        if self._arriving is not None:
+            self._arriving.close()
+            self._arriving = None
         job.body.close()
         if self.stage is Stage.BUSY:
             self.stage = Stage.IDLE

@@ -17,6 +17,7 @@ A pool of your own proves itself by it, under trial and under pytest with pytest
 To be set are ``reactor`` and ``make_plan``, and where that is not enough ``turn``, ``begun``,
 ``patience`` and ``handler_kind``: see :class:`~deferpost.testing.suite.PoolSuite`.  A pool that
 cannot do all of this takes the mixins that apply: one of coroutines has no streams, for example.
+One whose handlers can read a body while it arrives takes :class:`ArrivingBehaviour`, too.
 Under pytest, in a session with tests of pytest-twisted, take ``deferpost.testing.trialcases``, too.
 """
 
@@ -26,8 +27,10 @@ Under pytest, in a session with tests of pytest-twisted, take ``deferpost.testin
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -36,19 +39,23 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from deferpost.errors import (
+    BodyBroken,
+    BodyTooLarge,
     DeadlineExceeded,
     HandlerFailed,
     HTTPError,
     PoolFull,
     ShuttingDown,
 )
-from deferpost.interfaces import IChunkSource, IWorkerPool
+from deferpost.interfaces import IArrivingBody, IChunkSource, IWorkerPool
 from deferpost.model import Progress, Reason, Rung, State
 from deferpost.testing.handlers import large_body, numbered_chunk
 from deferpost.testing.suite import PoolSuite, Reader, Sent
+from deferpost.testing.uploads import Upload
 
 __all__ = [
     "AnswerBehaviour",
+    "ArrivingBehaviour",
     "CoroutineBehaviour",
     "DeadlineBehaviour",
     "LiveStreamBehaviour",
@@ -745,6 +752,320 @@ class LiveStreamBehaviour(PoolSuite):
         self.assertEqual((reader.chunks, reader.is_over), ([b"first"], False))
 
 
+class ArrivingBehaviour(PoolSuite):
+    """Handlers read a body while it arrives; needs handlers that run on while the test does.
+
+    For pools that take an :class:`~deferpost.interfaces.IArrivingBody` as the body of a job.
+    """
+
+    def upload(self, handler: str, **args: Any) -> tuple[Upload, Sent]:
+        """Submit a job whose body is still to be sent."""
+        upload = Upload(self.reactor)
+        return upload, self.submit(handler, upload.body, **args)
+
+    async def measured(self, sent: Sent, body: bytes) -> None:
+        """Wait for a job that measures its body, and judge what it has found."""
+        found = json.loads(await self.content_of(sent))
+        self.assertEqual(found, {"size": len(body), "sha256": _digest(body).hex()})
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def held_back(self, upload: Upload) -> None:
+        """Wait until a client is held back, and judge that it is so in time."""
+        await self.until(lambda: upload.paused, "the client is held back")
+        self.assertLessEqual(upload.sent, _UNREAD_MOST)
+        self.assertFalse(upload.is_done)
+
+    async def test_is_a_body(self) -> None:
+        """What the tests send is what the interface asks for."""
+        self.start_pool()
+        upload, sent = self.upload("empty")
+        verifyObject(IArrivingBody, upload.body)
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_first_before_last(self) -> None:
+        """A handler has the first bytes before the last were sent."""
+        self.start_pool()
+        upload, sent = self.upload("first_word")
+        upload.send(b"hel")
+        upload.send(b"lo wor")
+        await self.until(lambda: self.lines("first"), "the handler has read")
+        self.assertEqual((self.lines("first"), sent.outcomes), (["hello"], []))
+        upload.send(b"ld")
+        upload.complete()
+        self.assertEqual(await self.content_of(sent), b" world")
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_pieces_of_every_size(self) -> None:
+        """A body arrives whole and in order, however it is cut."""
+        self.start_pool()
+        body = large_body(3_000_000)
+        for cuts in ((1, 7, 100), (59_999, 60_000, 60_001), (1_000_000,), (3_000_000,)):
+            upload, sent = self.upload("measure")
+            upload.send_all(_cut(body if max(cuts) > 100 else body[:50_000], cuts))
+            await self.measured(sent, body if max(cuts) > 100 else body[:50_000])
+
+    async def test_empty_body(self) -> None:
+        """A body may have no bytes at all."""
+        self.start_pool()
+        upload, sent = self.upload("measure")
+        upload.complete()
+        await self.measured(sent, b"")
+
+    async def test_there_before_the_job(self) -> None:
+        """What has come before the job was submitted, or all of it, is read first."""
+        self.start_pool()
+        whole, begun = Upload(self.reactor), Upload(self.reactor)
+        whole.send(b"all of it")
+        whole.complete()
+        begun.send(b"the beginning")
+        await self.measured(self.submit("measure", whole.body), b"all of it")
+        sent = self.submit("measure", begun.body)
+        begun.send(b" and the end")
+        begun.complete()
+        await self.measured(sent, b"the beginning and the end")
+
+    async def test_lines(self) -> None:
+        """A body is iterated line by line, wherever it is cut."""
+        self.start_pool()
+        upload, sent = self.upload("longest_line")
+        for piece in (b"one\ntw", b"o and a half", b"\nthree", b"\n", b"no end"):
+            upload.send(piece)
+        upload.complete()
+        self.assertEqual(await self.content_of(sent), b"15")
+
+    async def test_json(self) -> None:
+        """JSON is read from a body that arrives, as often as the handler wants."""
+        self.start_pool()
+        upload, sent = self.upload("numbers")
+        upload.send_all([b"[1, 2", b"0, 30", b"0]"])
+        self.assertEqual(await self.content_of(sent), b"324")
+
+    async def test_form(self) -> None:
+        """A form with a file is read from a body that arrives, and what follows it is not."""
+        self.start_pool()
+        upload, sent = self.upload("title", headers=((b"Content-Type", _FORM_TYPE),))
+        upload.send_all(_cut(_form_with(large_body(500_000)) + b"\r\nmore" * 1000, (10_000,)))
+        self.assertEqual(json.loads(await self.content_of(sent)), {"title": "A", "size": 500_000})
+        await self.until(lambda: upload.is_done, "the client has sent all")
+
+    async def test_client_is_held_back(self) -> None:
+        """While a handler does not read, its client may send no more than a bounded amount."""
+        self.start_pool()
+        body = large_body(_LARGE_BYTES)
+        upload, sent = self.upload("measure_later")
+        upload.send_all(_cut(body, (65536,)))
+        await self.running(1)
+        await self.held_back(upload)
+        upload.send(b"")
+        self.open_gate()
+        await self.measured(sent, body)
+        self.assertFalse(upload.paused)
+
+    async def test_client_is_held_back_in_the_queue(self) -> None:
+        """While a job waits, its client may send no more than a bounded amount."""
+        self.start_pool(size=1)
+        first = self.submit("hold")
+        await self.running(1)
+        body = large_body(_LARGE_BYTES)
+        upload, sent = self.upload("measure")
+        upload.send_all(_cut(body, (65536,)))
+        await self.held_back(upload)
+        self.open_gate()
+        await self.end_of(first, State.SUCCEEDED)
+        await self.measured(sent, body)
+
+    async def test_client_leaves(self) -> None:
+        """A client that leaves in the middle raises in the handler, which has not failed."""
+        self.start_pool()
+        upload, sent = self.upload("interrupted")
+        upload.send(b"the beginning")
+        await self.begun(sent)
+        upload.leave()
+        await self.error_of(sent, BodyBroken)
+        await self.end_of(sent, State.FAILED, Reason.CLIENT_DISCONNECTED)
+        self.assertEqual(self.lines("interrupted"), ["BodyBroken"])
+        self.assertEqual(await self.content_of(self.submit("echo", b"next")), b"next")
+
+    async def test_client_has_left(self) -> None:
+        """A job whose client left before it began is told when it reads."""
+        self.start_pool(size=1)
+        first = self.submit("hold")
+        await self.running(1)
+        upload, sent = self.upload("interrupted")
+        upload.send(b"the beginning")
+        upload.leave()
+        self.open_gate()
+        await self.end_of(first, State.SUCCEEDED)
+        await self.error_of(sent, BodyBroken)
+        await self.end_of(sent, State.FAILED, Reason.CLIENT_DISCONNECTED)
+
+    async def test_client_leaves_and_job_is_canceled(self) -> None:
+        """A job that is canceled because its client left ends so, whatever its handler sees."""
+        self.start_pool()
+        for leave_first in (True, False):
+            upload, sent = self.upload("interrupted")
+            await self.begun(sent)
+            if leave_first:
+                upload.leave()
+            sent.job.cancel(Reason.CLIENT_DISCONNECTED)
+            upload.leave()
+            await self.error_of(sent, CancelledError)
+            await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)
+
+    async def test_body_breaks_a_rule(self) -> None:
+        """A job whose body broke a limit or a rule fails with that, if its handler lets it."""
+        self.start_pool()
+        for error in (BodyTooLarge(10), HTTPError(400, "The body is cut wrongly.")):
+            for handler in ("interrupted", "wrapped"):
+                upload, sent = self.upload(handler)
+                upload.send(b"too much")
+                upload.body.broken(error)
+                self.assertIs(await self.error_of(sent, type(error)), error)
+                await self.end_of(sent, State.FAILED, Reason.ERROR)
+
+    async def test_cancel_while_reading(self) -> None:
+        """A job that is canceled while it waits for its body frees its place at once."""
+        self.start_pool(size=1)
+        upload, sent = self.upload("interrupted")
+        upload.send(b"the beginning")
+        await self.begun(sent)
+        sent.job.cancel(Reason.REQUESTED)
+        await self.error_of(sent, CancelledError)
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+        self.assertEqual(self.lines("interrupted"), ["Canceled"])
+        self.assertEqual(await self.content_of(self.submit("echo", b"next")), b"next")
+
+    async def test_deadline_while_reading(self) -> None:
+        """The time of a job includes the time for which it waits for its client."""
+        self.start_clocked_pool()
+        upload, sent = self.upload("interrupted", timeout=10.0)
+        await self.begun(sent)
+        self.pass_time(10.0)
+        await self.error_of(sent, DeadlineExceeded)
+        await self.end_of(sent, State.EXPIRED, Reason.DEADLINE_RUN)
+        self.assertEqual(self.lines("interrupted"), ["Canceled"])
+        upload.send(b"too late")
+
+    async def test_stop_while_reading(self) -> None:
+        """A pool that stops does not wait for clients."""
+        self.start_pool(size=1)
+        _, sent = self.upload("interrupted")
+        _, waiting = self.upload("interrupted")
+        await self.begun(sent)
+        self.assertEqual(await self.stop_pool(), 0)
+        await self.end_of(sent, State.CANCELED, Reason.SHUTDOWN)
+        await self.end_of(waiting, State.CANCELED, Reason.SHUTDOWN)
+
+    async def test_cancel_in_the_queue(self) -> None:
+        """The client of a job that was taken from the queue is not held back."""
+        self.start_pool(size=1)
+        self.submit("hold")
+        await self.running(1)
+        upload, sent = self.upload("measure")
+        upload.send_all(_cut(large_body(_LARGE_BYTES), (65536,)))
+        await self.held_back(upload)
+        sent.job.cancel(Reason.REQUESTED)
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+        self.assertTrue(upload.body.closed)
+        await self.until(lambda: upload.is_done, "the client has sent all")
+
+    async def test_canceled_client_is_let_go(self) -> None:
+        """The client of a job that was canceled is not held back, while its code still runs."""
+        self.start_pool(size=1)
+        upload, sent = self.upload("hold_on")
+        upload.send_all(_cut(large_body(_LARGE_BYTES), (65536,)))
+        await self.begun(sent)
+        await self.held_back(upload)
+        sent.job.cancel(Reason.REQUESTED)
+        await self.until(lambda: upload.is_done, "the client has sent all")
+        self.assertIs(sent.state, State.CANCELING)
+        self.open_gate()
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+
+    async def test_unread(self) -> None:
+        """A handler need not read: its answer does not wait, and the rest is dropped."""
+        self.start_pool(size=1)
+        for _ in range(3):
+            upload, sent = self.upload("empty")
+            upload.send_all(_cut(large_body(_LARGE_BYTES), (65536,)))
+            self.assertEqual((await self.answer_of(sent)).status, 204)
+            await self.end_of(sent, State.SUCCEEDED)
+            await self.until(lambda upload=upload: upload.is_done, "the client has sent all")  # type: ignore[misc]  # bound at once
+            self.assertFalse(upload.paused)
+            following, measured = self.upload("measure")
+            following.send_all([b"another ", b"body"])
+            await self.measured(measured, b"another body")
+
+    async def test_answered_before_the_end(self) -> None:
+        """A handler may answer when it has read enough."""
+        self.start_pool(size=1)
+        upload, sent = self.upload("first_word", most=6)
+        upload.send(b"hello, world")
+        self.assertEqual(await self.content_of(sent), b", worl")
+        await self.end_of(sent, State.SUCCEEDED)
+        upload.send(b"more")
+        upload.complete()
+        self.assertEqual(await self.content_of(self.submit("echo", b"next")), b"next")
+
+    async def test_both_ways(self) -> None:
+        """A handler streams its answer while its body arrives."""
+        self.start_pool()
+        upload, sent = self.upload("shout", reader=Reader)
+        upload.send(b"one")
+        reader = await self.reader_of(sent)
+        for word in (b"two", b"three"):
+            await self.until(lambda: len(b"".join(reader.chunks)) == upload.sent, "it comes back")
+            upload.send(word)
+        upload.complete()
+        await self.until(lambda: reader.is_over, "the stream ends")
+        self.assertEqual((b"".join(reader.chunks), reader.error), (b"ONETWOTHREE", None))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_both_ways_held_back(self) -> None:
+        """A reader that pauses holds back the handler, and so the client."""
+        self.start_pool()
+        upload, sent = self.upload("shout", reader=_PAUSING)
+        body = large_body(_LARGE_BYTES)
+        upload.send_all(_cut(body, (65536,)))
+        reader = await self.reader_of(sent)
+        await self.until(lambda: len(reader.chunks) == 2, "two chunks have come")
+        await self.held_back(upload)
+        reader.resume()
+        await self.until(lambda: reader.is_over, "the stream ends")
+        self.assertEqual(_digest(b"".join(reader.chunks)), _digest(body.upper()))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_own_body_as_stream(self) -> None:
+        """A handler may return the body that arrives; it is answered as it comes."""
+        self.start_pool()
+        upload, sent = self.upload("own_body")
+        body = large_body(1_000_000)
+        upload.send_all(_cut(body, (65536,)))
+        self.assertEqual(_digest(await self.content_of(sent)), _digest(body))
+        await self.end_of(sent, State.SUCCEEDED)
+
+    async def test_client_leaves_in_the_middle_of_both(self) -> None:
+        """A client that leaves while it is answered breaks the answer off."""
+        self.start_pool()
+        upload, sent = self.upload("shout", reader=Reader)
+        upload.send(b"one")
+        reader = await self.reader_of(sent)
+        upload.leave()
+        await self.until(lambda: reader.is_over, "the stream ends")
+        self.assertIsInstance(reader.error, BodyBroken)
+        await self.end_of(sent, State.FAILED, Reason.CLIENT_DISCONNECTED)
+
+    async def test_several_bodies(self) -> None:
+        """Bodies that arrive at the same time do not mix."""
+        self.start_pool(size=3)
+        bodies = [large_body(700_000 + n)[n:] for n in range(9)]
+        uploads = [self.upload("measure") for _ in bodies]
+        for (upload, _), body in zip(uploads, bodies, strict=True):
+            upload.send_all(_cut(body, (10_007,)))
+        for (_, sent), body in zip(uploads, bodies, strict=True):
+            await self.measured(sent, body)
+
+
 class CoroutineBehaviour(PoolSuite):
     """What is particular to coroutines."""
 
@@ -770,3 +1091,26 @@ class PoolBehaviour(
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
+
+
+def _cut(body: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
+    """A body in pieces, of these sizes in turns."""
+    start = 0
+    for size in itertools.cycle(sizes):
+        if start >= len(body):
+            return
+        yield body[start : start + size]
+        start += size
+
+
+_FORM_TYPE = b"multipart/form-data; boundary=cut"
+
+
+def _form_with(content: bytes) -> bytes:
+    """A form with a title and a file."""
+    return (
+        b'--cut\r\nContent-Disposition: form-data; name="title"\r\n\r\nA\r\n'
+        b'--cut\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        + content
+        + b"\r\n--cut--\r\n"
+    )

@@ -7,6 +7,7 @@ pools on the reactor.  Nothing here imports Twisted, because worker processes im
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,67 @@ def drip(call: Call) -> Iterator[bytes]:
     yield b"second"
 
 
+def measure(call: Call) -> dict[str, object]:
+    """How long the body is, and its digest; read piece by piece."""
+    size, digest = 0, hashlib.sha256()
+    while piece := call.body.read(60_000):
+        size += len(piece)
+        digest.update(piece)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def measure_later(call: Call) -> dict[str, object]:
+    """The same, when its gate is open."""
+    hold(call)
+    return measure(call)
+
+
+def first_word(call: Call) -> bytes:
+    """Notes the first five bytes of the body before it reads others, which it returns."""
+    note(call, "first", call.body.read(5).decode())
+    return call.body.read(int(call.args.get("most", ["-1"])[0]))
+
+
+def longest_line(call: Call) -> int:
+    """How long the longest line of the body is."""
+    return max((len(line) for line in call.body), default=0)
+
+
+def shout(call: Call) -> Iterator[bytes]:
+    """Streams the body in capitals, each piece as it comes."""
+    while piece := call.body.read1(60_000):  # type: ignore[attr-defined]  # a buffered file has it
+        yield piece.upper()
+
+
+def interrupted(call: Call) -> int:
+    """Reads the body, and notes why it could not."""
+    note(call, "started", call.id)
+    try:
+        return len(call.body.read())
+    except BaseException as error:
+        note(call, "interrupted", type(error).__name__)
+        raise
+
+
+def wrapped(call: Call) -> int:
+    """Reads the body, and says in its own words why it could not, as libraries do."""
+    try:
+        return len(call.body.read())
+    except OSError as error:
+        raise ValueError("this cannot be read") from error
+
+
+def numbers(call: Call) -> int:
+    """The sum of numbers that the body has as JSON, looked at twice."""
+    return sum(call.json(list[int])) + len(call.json())
+
+
+def title(call: Call) -> dict[str, object]:
+    """A field of a form, and how large its file is."""
+    form = call.form()
+    return {"title": form["title"], "size": form.file("file").size}
+
+
 class Calls:
     """Counts its calls, and so shows when another one was built."""
 
@@ -196,10 +258,19 @@ HANDLERS = {
     "fail": fail,
     "fail_first": fail_first,
     "file": file,
+    "first_word": first_word,
     "hold": hold,
     "hold_on": hold_on,
+    "interrupted": interrupted,
     "large": large,
+    "longest_line": longest_line,
+    "measure": measure,
+    "measure_later": measure_later,
+    "numbers": numbers,
     "own_body": own_body,
     "refuse": refuse,
     "report": report,
+    "shout": shout,
+    "title": title,
+    "wrapped": wrapped,
 }

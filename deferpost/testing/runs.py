@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from deferpost.errors import Canceled, HandlerFailed, HTTPError, WorkerLost
+from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError, WorkerLost
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
 from deferpost.model import Answer, Reason, Rung, State, Work, WorkSource
@@ -320,7 +320,7 @@ def _is_stream(answer: Answer) -> bool:
 
 def _translated(error: Any, failure: Failure | None = None) -> BaseException:
     """The error of a handler, as one of ours."""
-    if isinstance(error, (HTTPError, HandlerFailed, Canceled)):
+    if isinstance(error, (HTTPError, HandlerFailed, BodyBroken, Canceled)):
         return error
     frames = error.__traceback__ if failure is None else failure.getTracebackObject()
     return HandlerFailed("".join(traceback.format_exception(type(error), error, frames)))

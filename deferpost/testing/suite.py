@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from deferpost.arriving import ArrivingBody
 from deferpost.handlers.running import Handlers
 from deferpost.interfaces import IChunkSink, PoolContext
 from deferpost.jobs import Job
@@ -269,8 +270,9 @@ class PoolSuite(TestCase):
     def submit(
         self,
         handler: str,
-        body: bytes | BinaryIO = b"",
+        body: bytes | BinaryIO | ArrivingBody = b"",
         *,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
         timeout: float | None = None,
         gate: str = "gate",
         reader: Callable[[Any], Reader] | None = None,
@@ -280,6 +282,7 @@ class PoolSuite(TestCase):
 
         :param handler: the name of one of the suite's handlers.
         :param body: its body.
+        :param headers: its header fields.
         :param timeout: seconds that it may run.
         :param gate: the gate at which it waits, if it does.
         :param reader: makes the reader of its stream, as soon as there is one.
@@ -289,7 +292,14 @@ class PoolSuite(TestCase):
         query = urlencode({"dir": str(self.folder), "gate": gate, **args})
         route = f"/{handler}"
         head = CallHead(
-            f"{handler}-{key}", route, "POST", f"/app{route}", query.encode(), (), None, timeout
+            f"{handler}-{key}",
+            route,
+            "POST",
+            f"/app{route}",
+            query.encode(),
+            headers,
+            None,
+            timeout,
         )
         file = io.BytesIO(body) if isinstance(body, bytes) else body
         sent = Sent(lambda on_end: Job(key, head, file, self.now(), on_end))

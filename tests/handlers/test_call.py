@@ -14,9 +14,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from deferpost.arriving import ArrivingBody
 from deferpost.errors import BadRequest, Canceled, HTTPError
 from deferpost.handlers.call import Call
 from deferpost.model import Progress
+from deferpost.pools.threadbody import ThreadBody
 from tests.handlers import FakeControl, call_head, make_call
 
 
@@ -271,6 +273,28 @@ def test_json_never_fails_otherwise(body: bytes) -> None:
             assert column == len(before.rpartition(b"\n")[2]) + 1
     else:
         assert value == json.loads(body)
+
+
+def arriving(data: bytes) -> io.BufferedReader:
+    """A body that arrives, and has arrived: read once, from front to back."""
+    body = ThreadBody(ArrivingBody(), lambda function: None)
+    body.chunk(data)
+    body.end()
+    return body.reader()
+
+
+def test_json_of_a_body_that_arrives() -> None:
+    """JSON is read from a body that cannot be read twice, as often as the handler wants."""
+    call = Call(call_head(), arriving(b'{"name": "tea"}'), FakeControl())
+    assert call.json() == {"name": "tea"}
+    assert call.json(Order) == Order("tea")
+
+
+def test_form_of_a_body_that_arrives() -> None:
+    """So is a form."""
+    headers = ((b"Content-Type", b"application/x-www-form-urlencoded"),)
+    call = Call(call_head(headers=headers), arriving(b"a=1&b=2"), FakeControl())
+    assert dict(call.form()) == dict(call.form()) == {"a": "1", "b": "2"}
 
 
 def test_form_is_read_once() -> None:

@@ -10,7 +10,14 @@ from typing import Any, NoReturn
 
 import pytest
 
-from deferpost.errors import BadRequest, Canceled, DeclarationError, HandlerFailed, HTTPError
+from deferpost.errors import (
+    BadRequest,
+    BodyBroken,
+    Canceled,
+    DeclarationError,
+    HandlerFailed,
+    HTTPError,
+)
 from deferpost.handlers.call import Call
 from deferpost.handlers.running import Handlers, bind
 from deferpost.model import Answer, HandlerRef, Reply, Route, Work
@@ -155,6 +162,56 @@ def test_endings_pass(kind: type[BaseException]) -> None:
 
     with pytest.raises(kind):
         run(handler)
+
+
+def broken(call: Call) -> NoReturn:
+    raise BodyBroken
+
+
+def broken_in_other_words(call: Call) -> NoReturn:
+    try:
+        broken(call)
+    except OSError as error:
+        raise ValueError("this is no image") from error
+
+
+def broken_in_the_middle(call: Call) -> Iterator[bytes]:
+    yield b"a"
+    broken_in_other_words(call)
+
+
+def test_broken_body_passes() -> None:
+    """That the body broke is not the handler's failure, in whose words it says so ever."""
+    for handler in (broken, broken_in_other_words):
+        with pytest.raises(BodyBroken):
+            run(handler)
+    body = run(broken_in_the_middle).body
+    assert next(body) == b"a"
+    with pytest.raises(BodyBroken):
+        next(body)
+
+
+def test_failure_beside_a_broken_body() -> None:
+    """What a handler does wrong when its body is broken is its own failure."""
+
+    def handler(call: Call) -> NoReturn:
+        try:
+            broken(call)
+        finally:
+            fail("a defect")
+
+    assert failure_of(lambda: run(handler)).endswith("ValueError: a defect\n")
+
+
+def test_causes_in_a_circle() -> None:
+    """Errors that are each other's cause are a failure like any other."""
+
+    def handler(call: Call) -> NoReturn:
+        one, two = ValueError("one"), ValueError("two")
+        one.__cause__, two.__cause__ = two, one
+        raise one
+
+    assert "ValueError: one" in failure_of(lambda: run(handler))
 
 
 def frames_of(text: str) -> list[str]:

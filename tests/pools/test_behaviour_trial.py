@@ -12,6 +12,7 @@ from deferpost import ProcessPool, ReactorPool, ThreadPool
 from deferpost.testing import InlinePool, ManualPool
 from deferpost.testing.behaviour import (
     AnswerBehaviour,
+    ArrivingBehaviour,
     CoroutineBehaviour,
     DeadlineBehaviour,
     PoolBehaviour,
@@ -22,7 +23,7 @@ from deferpost.testing.behaviour import (
 from deferpost.testing.suite import PoolSuite, Sent
 
 
-class ThreadPoolTests(PoolBehaviour, TestCase):
+class ThreadPoolTests(PoolBehaviour, ArrivingBehaviour, TestCase):
     """Threads."""
 
     reactor = reactor
@@ -32,7 +33,7 @@ class ThreadPoolTests(PoolBehaviour, TestCase):
         return ThreadPool(size=size, max_waiting=max_waiting)
 
 
-class ProcessPoolTests(PoolBehaviour, TestCase):
+class ProcessPoolTests(PoolBehaviour, ArrivingBehaviour, TestCase):
     """Worker processes, which get long enough to end by themselves."""
 
     reactor = reactor

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from deferpost.model import CallHead, HandlerRef, Progress
 from deferpost.pools.frames import (
     FRAME_MOST,
+    Broke,
     Chunk,
     End,
     FrameError,
@@ -30,6 +31,7 @@ from deferpost.pools.frames import (
     SetUp,
     SetUpFailed,
     Streams,
+    Taken,
     ToWorker,
     decode_from_worker,
     decode_to_worker,
@@ -62,11 +64,13 @@ TO_WORKER: st.SearchStrategy[ToWorker] = st.one_of(
         sys_path=st.lists(TEXT, max_size=2).map(tuple),
         directory=st.none() | TEXT,
     ),
-    st.builds(Run, head=HEADS, body=st.none() | BYTES),
+    st.builds(Run, head=HEADS, body=st.none() | BYTES, arriving=st.booleans()),
 )
 FROM_WORKER: st.SearchStrategy[FromWorker] = st.one_of(
     st.just(Ready()),
     st.just(End()),
+    st.just(Taken()),
+    st.builds(Broke, reason=TEXT),
     st.builds(SetUpFailed, traceback=TEXT),
     st.builds(Replied, status=STATUS, headers=PAIRS, body=BYTES),
     st.builds(RepliedFile, status=STATUS, headers=PAIRS, length=st.integers(0, 2**40)),

@@ -152,6 +152,7 @@ def test_drain_is_bounded(printing: Printing, monkeypatch: pytest.MonkeyPatch) -
         reads.append(size)
         return b"y\n"
 
+    printing.prints(b"y\n")
     monkeypatch.setattr(os, "read", read)
     printing.reader.drain()
     assert len(reads) == 16

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from deferpost import errors
 from deferpost.errors import (
     BadRequest,
+    BodyBroken,
     BodyTooLarge,
     Canceled,
     ConfigurationError,
@@ -34,6 +35,7 @@ SECRET = "/srv/secret.py, line 3"
 #: One error of each class, each with a secret wherever it can have one.
 ERRORS: list[tuple[BaseException, int, str | None]] = [
     (BodyTooLarge(10), 413, "body_too_large"),
+    (BodyBroken(SECRET), 400, "body_broken"),
     (PoolFull(SECRET, 7), 503, "pool_full"),
     (PoolBroken(SECRET, 7), 503, "pool_broken"),
     (ShuttingDown(SECRET), 503, "shutdown"),
