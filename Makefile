@@ -17,6 +17,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.deferpost-installed
 REPORTS := build/reports
+# What bench measures us against, in an environment of its own.
+PEERS := build/bench-peers
+PEERS_STAMP := $(PEERS)/.installed
 
 # bench joins the checks when it is there.
 CODE := deferpost tests examples twisted/plugins $(wildcard bench)
@@ -79,8 +82,14 @@ cover: $(STAMP) ## all tests by pytest, with branch coverage of every process
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(STAMP) ## the benchmarks
-	$(BIN)/python -m bench
+bench: $(STAMP) $(PEERS_STAMP) ## the benchmarks, into docs/figures.rst; bench-quick for rough ones
+	$(BIN)/python -m bench --docs
+
+.PHONY: bench-quick bench-peers
+bench-quick: $(STAMP) $(PEERS_STAMP)
+	$(BIN)/python -m bench --quick
+
+bench-peers: $(PEERS_STAMP)
 
 clean: ## remove what the other targets made, but for .venv
 	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov _trial_temp*
@@ -99,6 +108,11 @@ $(STAMP): setup.py pyproject.toml
 			exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+$(PEERS_STAMP): bench/peers/requirements.txt | $(STAMP)
+	$(BIN)/python -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --requirement $<
 	@touch $@
 
 # Reads the report of pytest, and prints it as one line.
