@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -56,6 +57,9 @@ CLOSE_PATIENCE = 0.25
 
 #: Objects after which the collector looks at the youngest.
 COLLECT_AFTER = 10_000
+
+#: Descriptors beside those of connections: bodies in files, pipes, workers, the log.
+OTHER_DESCRIPTORS = 2_000
 
 #: Paths of the daemon's own.
 _LIVEZ, _READYZ = "/livez", "/readyz"
@@ -324,6 +328,7 @@ class DaemonService(Service):
         super().startService()
         if not self._ports:  # nobody called privilegedStartService
             self.privilegedStartService()
+        _allow_descriptors(self._settings.max_connections + OTHER_DESCRIPTORS)
         sys.setswitchinterval(SWITCH_SECONDS)
         # What is loaded stays: a collector that looks at it again and again costs a POST through a
         # thread 12 % of its CPU time, and one that starts every 700 objects some 6 % more (measured
@@ -368,6 +373,20 @@ class DaemonService(Service):
             self.runtime.hurry()
         if self.running:
             self._reactor.stop()
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise this process's soft limit of open files, as far as its hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        soft = limit
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        _log.warn(
+            "the limit of open files, {soft}, permits fewer connections than max_connections",
+            soft=soft,
+        )
 
 
 def _site(root: AppResource, settings: Settings, reactor: Any) -> DaemonSite | DaemonWireSite:

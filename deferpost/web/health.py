@@ -11,7 +11,6 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from deferpost.interfaces import IEarlyResource
-
 from deferpost.model import PoolStatus
 from deferpost.web.problems import method_not_allowed
 from deferpost.web.respond import request_id, respond, respond_problem, set_common

@@ -8,7 +8,14 @@ from deferpost.fields import field_bytes
 from deferpost.ids import id_of
 from deferpost.web.problems import PROBLEM_TYPE, Problem
 
-__all__ = ["common_fields", "request_id", "respond", "respond_problem", "server_timing", "set_common"]
+__all__ = [
+    "common_fields",
+    "request_id",
+    "respond",
+    "respond_problem",
+    "server_timing",
+    "set_common",
+]
 
 
 def request_id(request: Any) -> str:

@@ -13,10 +13,19 @@ from twisted.web.server import Request, Site
 
 from deferpost.bodies import SpooledBody
 from deferpost.wire.limits import Limits
+from deferpost.wire.refusals import RequestRefused
 from deferpost.wire.request import WireRequest
+from deferpost.wire.rules import RequestLine
 from deferpost.wire.site import DeferPostSite
 
-__all__ = ["CLIENT_LEFT", "DaemonRequest", "DaemonSite", "DaemonWireRequest", "DaemonWireSite", "access_line"]
+__all__ = [
+    "CLIENT_LEFT",
+    "DaemonRequest",
+    "DaemonSite",
+    "DaemonWireRequest",
+    "DaemonWireSite",
+    "access_line",
+]
 
 _log = Logger(namespace="deferpost.access")
 
@@ -71,7 +80,7 @@ class DaemonWireRequest(WireRequest):
         """The client left before the response was written."""
         site = getattr(self.channel, "site", None)
         super().connectionLost(reason)  # first, so that the job knows
-        if site is not None and not self.finished:
+        if site is not None and not self.finished and not reason.check(RequestRefused):
             site.log_left(self)
 
 
@@ -129,15 +138,18 @@ class DaemonWireSite(DeferPostSite):
         if self._access_log:
             _log.info("{line}", line=access_line(request, CLIENT_LEFT, self._now()))
 
-    def log_refused(self, channel: Any, status: int, detail: str, id: str) -> None:
+    def log_refused(
+        self, peer: Any, line: RequestLine | None, status: int, detail: str, id: str
+    ) -> None:
         """Log a request that the channel refused by itself."""
         if self._access_log:
-            host = getattr(channel.peer, "host", None) or "-"
+            words = () if line is None else (line.method, line.target, line.version)
             _log.info(
-                '{host} "-" {status} 0 "-" id={id} refused: {detail}',
-                host=host,
+                '{host} "{line}" {status} 0 "-" id={id} refused: {detail}',
+                host=getattr(peer, "host", None) or "-",
+                line=" ".join(map(_quoted, words)) or "-",
                 status=status,
-                id=id,
+                id=_quoted(id.encode("ascii")),
                 detail=detail,
             )
 

@@ -88,7 +88,7 @@ class AppResource(Resource):
         if resource is None:
             below = tuple([unquote_to_bytes(segment) for segment in segments])
             resource = self._resources.get(() if below == (b"",) else below, _NOTHING)
-        return resource
+        return resource if hasattr(resource, "head_received") else None
 
     @property
     def largest_body(self) -> int:

@@ -48,7 +48,7 @@ class ChunkCutter:
         self.announced = 0
 
     def end(self, data: bytes, start: int) -> int:
-        """Where the piece that starts at ``start`` ends: with a chunk, with a line, with the data."""
+        """Where the piece that starts there ends: with a chunk, a line, or the data."""
         if self._left:
             return min(start + self._left, len(data))
         return data.find(b"\n", start) + 1 or len(data)
@@ -65,7 +65,7 @@ class ChunkCutter:
             self._room_for_trailers -= len(piece)
             if self._room_for_trailers < 0:
                 raise Refused(431, "The trailers are too long.")
-            if piece[-1] == 10:  # noqa: PLR2004 (LF: a line is whole; the last has no field)
+            if piece[-1] == 10:
                 if self._room_for_fields < 0:
                     raise Refused(431, "There are too many trailers.")
                 self._room_for_fields -= 1

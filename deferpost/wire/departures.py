@@ -9,29 +9,19 @@ that is gone resets the connection when it gets one, and one that waits will hav
 
 from __future__ import annotations
 
+import contextlib
 import select
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
-__all__ = ["PAUSES", "HangupWatch", "socket_of"]
+__all__ = ["PAUSES", "HangupWatch"]
 
 #: Seconds before each byte of the status line that is sent ahead: as many as "HTTP/1.1 " has.
 PAUSES = (0.0, 0.5, 2.0, 8.0, 30.0, 120.0, 600.0, 3_600.0, 14_400.0)
-
-
-def socket_of(transport: Any) -> socket.socket | None:
-    """The socket below a transport, where there is one."""
-    while not isinstance(transport, Connection):
-        transport = getattr(transport, "transport", None)
-        if transport is None:
-            return None
-    return getattr(transport, "socket", None)
 
 
 @implementer(IReadDescriptor)
@@ -53,22 +43,25 @@ class HangupWatch(FileDescriptor):
         :param hung_up: called once, from the reactor.
         :param half: whether the end of the peer's side alone counts.
         """
-        if self._epoll is None:
-            self._epoll = select.epoll()
+        try:
+            if self._epoll is None:
+                self._epoll = select.epoll()
+            # A reset is reported without being asked for.
+            self._epoll.register(fd, (select.EPOLLRDHUP if half else 0) | select.EPOLLONESHOT)
+        except OSError:  # there are no descriptors left; the bytes sent ahead tell, if later
+            return
+        if not self._called:
             self.connected = 1
             self.reactor.addReader(self)
-        # A reset is reported without being asked for.
-        self._epoll.register(fd, (select.EPOLLRDHUP if half else 0) | select.EPOLLONESHOT)
         self._called[fd] = hung_up
 
     def unwatch(self, fd: int) -> None:
         """Watch it no more."""
         if self._called.pop(fd, None) is not None and self._epoll is not None:
-            self._epoll.unregister(fd)
+            with contextlib.suppress(OSError):  # it is closed, and so out of the set already
+                self._epoll.unregister(fd)
             if not self._called:
                 self.reactor.removeReader(self)
-                self._epoll.close()
-                self._epoll = None
 
     def fileno(self) -> int:
         """The descriptor of the set."""
@@ -82,8 +75,6 @@ class HangupWatch(FileDescriptor):
             if hung_up is not None:
                 self.unwatch(fd)
                 hung_up()
-            if self._epoll is None:
-                return
 
     def logPrefix(self) -> str:
         """For the log."""

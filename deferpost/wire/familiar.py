@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
@@ -81,11 +82,13 @@ class FamiliarChannel:
 
     def _for_itself(self) -> None:
         """Have what a site of ours gives to its channels."""
-        if self.callLater is None:
-            from twisted.internet import reactor
-
-            self.callLater = reactor.callLater  # type: ignore[attr-defined]  # it has the time
-        self.deadlines = OwnDeadline(self.callLater)
+        clock = getattr(self.transport, "reactor", None)
+        if self.callLater is not None:
+            self.deadlines = OwnDeadline(self.callLater)
+        elif clock is not None:
+            self.deadlines = OwnDeadline(clock.callLater)
+        else:  # a transport in memory, of which nobody waits for anything
+            self.deadlines = OwnDeadline(Clock().callLater)
         if self.timeOut is not None:
             self.limits = attrs.evolve(
                 self.limits, idle_timeout=self.timeOut, body_window=self.timeOut
@@ -93,7 +96,7 @@ class FamiliarChannel:
 
     def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
         """Give the transport to another protocol; called by :mod:`twisted.web.websocket`."""
-        own_lost = self.connectionLost  # type: ignore[attr-defined]  # the channel has it
+        own_lost = self.connectionLost
 
         def lost(reason: Failure) -> None:
             protocol.connectionLost(reason)

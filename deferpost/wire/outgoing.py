@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
+from deferpost.wire.sockets import connection_below
+
 __all__ = ["DirectOutgoing", "Outgoing", "TransportOutgoing", "outgoing_for"]
 
 
@@ -86,13 +88,11 @@ class Outgoing:
 
     def unsent(self) -> object:
         """What the transport and the system still hold; it changes when the client takes more."""
-        transport = self._transport
-        while not isinstance(transport, Connection):  # it is wrapped, by TLS for one
-            transport = getattr(transport, "transport", None)
-            if transport is None:
-                return None
-        held = struct.unpack("i", fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
-        return held, len(transport.dataBuffer) - transport.offset
+        below = connection_below(self._transport)
+        if below is None:
+            return None
+        held = struct.unpack("i", fcntl.ioctl(below.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
+        return held, len(below.dataBuffer) - below.offset
 
 
 @implementer(IPullProducer)

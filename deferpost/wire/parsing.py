@@ -16,6 +16,9 @@ from deferpost.wire.rules import transfer_codings
 
 __all__ = ["MessageParser", "Parsers"]
 
+#: Bytes of a body by length above which it does not go through the parser.
+_PLAIN = 64 * 1024
+
 #: Parsers that are kept for the next message.
 _MOST_FREE = 64
 
@@ -76,13 +79,14 @@ class MessageParser:
 
     __slots__ = (
         "_cutter",
-        "_open",
         "_left",
         "_max_chunk_line",
         "_max_fields",
         "_max_trailers",
+        "_open",
         "_parser",
         "_pieces",
+        "_plain",
         "fields",
         "on_body",
         "on_message_complete",
@@ -94,6 +98,7 @@ class MessageParser:
         self._max_trailers = max_trailers
         self._pieces: list[bytes] = []
         self._left = 0
+        self._plain = False  # the bytes of the body need no parser, which would copy them
         self._cutter: ChunkCutter | None = None
         self._open: list[None] = []  # empty when the message has ended
         self.on_body = self._pieces.append
@@ -134,6 +139,7 @@ class MessageParser:
         :param length: of its body, in bytes; None where it is chunked.
         """
         if self._parser is None:  # one that has read no ``Upgrade`` reads the body
+            self.fields = []  # those of the request are somebody else's by now
             field = b"Transfer-Encoding: chunked"
             if length is not None:
                 field = b"Content-Length: %d" % length
@@ -143,12 +149,11 @@ class MessageParser:
         if length != 0:
             self._open.append(None)
         if length is None:
-            self._cutter = ChunkCutter(
-                self._max_chunk_line, self._max_trailers, self._max_fields
-            )
+            self._cutter = ChunkCutter(self._max_chunk_line, self._max_trailers, self._max_fields)
         else:
             self._cutter = None
             self._left = length
+            self._plain = length > _PLAIN
 
     @property
     def complete(self) -> bool:
@@ -163,8 +168,12 @@ class MessageParser:
     def whole_body(self, data: bytes) -> None:
         """Take all of a body that is not chunked."""
         self._left = 0
-        self._parser.feed_data(data)
-        self._pieces.clear()
+        if self._plain:
+            self._open.clear()
+            self._parser = httptools.HttpRequestParser(self)
+        else:
+            self._parser.feed_data(data)
+            self._pieces.clear()
 
     def body(self, data: bytes) -> tuple[int, list[bytes]]:
         """Take bytes of the body.
@@ -178,6 +187,11 @@ class MessageParser:
             if self._cutter is None:
                 taken = min(self._left, len(data))
                 self._left -= taken
+                if self._plain:
+                    if not self._left:
+                        self._open.clear()
+                        self._parser = httptools.HttpRequestParser(self)
+                    return taken, [data if taken == len(data) else data[:taken]]
                 self._parser.feed_data(data if taken == len(data) else data[:taken])
             else:
                 view = memoryview(data)

@@ -17,31 +17,35 @@ class Refused(Exception):
 
     :ivar status: HTTP status.
     :ivar detail: one sentence for the client.
+    :ivar reason: one word for programs, if there is one.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, reason: str | None = None) -> None:
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
+        self.reason = reason
 
 
 class RequestRefused(ConnectionDone):
     """Why a request that had begun has ended: its bytes broke a rule, or a bound."""
 
 
-def problem_document(status: int, detail: str, id: str) -> bytes:
+def problem_document(status: int, detail: str, id: str, reason: str | None = None) -> bytes:
     """The body of a refusal.
 
     :param status: HTTP status.
     :param detail: one sentence for the client.
     :param id: the id of the response, by which the log can be searched.
+    :param reason: one word for programs, if there is one.
     """
-    return msgspec.json.encode(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-            "id": id,
-        }
-    )
+    members = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "id": id,
+    }
+    if reason is not None:
+        members["reason"] = reason
+    return msgspec.json.encode(members)

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from twisted.python.reflect import qual
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
@@ -33,11 +34,14 @@ class WireRequest(Request):
     #: For the channel: that :meth:`begin` takes the head.
     begins = True
 
+    channel: Any  # a WireChannel, where the superclass says Twisted's
     line: RequestLine
     fields: list[tuple[bytes, bytes]]
     framing: Framing
 
-    def __init__(self, channel: Any, queued: object = False, **further: Any) -> None:
+    def __init__(
+        self, channel: Any, queued: object = False, parsePOSTFormSubmission: bool | None = None
+    ) -> None:
         # Not the superclass's: it makes six containers that a POST of ours never looks into.
         self.channel = channel
         self.transport = channel.transport
@@ -46,6 +50,8 @@ class WireRequest(Request):
         self.queued = queued
         self.notifications: list[Deferred[None]] = []
         self.fields = []
+        if parsePOSTFormSubmission is not None:  # else the site's word counts
+            self._parsePOSTFormSubmission = parsePOSTFormSubmission
 
     def __getattr__(self, name: str) -> Any:
         """Make one of the superclass's containers; only called for what is not there."""
@@ -69,9 +75,20 @@ class WireRequest(Request):
     def connectionLost(self, reason: Failure) -> None:
         """The client has left; called by the channel."""
         ended, self._ended = self._ended, None
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted's
+        super().connectionLost(reason)
         if ended is not None:
             ended(reason)
+
+    def getStateToCopyFor(self, issuer: Any) -> dict[str, Any]:
+        """What :mod:`twisted.web.distrib` sends of a request to where it is answered."""
+        for name in _LATE:
+            getattr(self, name)
+        state: dict[str, Any] = super().getStateToCopyFor(issuer)
+        return {name: value for name, value in state.items() if name not in _OURS}
+
+    def getTypeToCopyFor(self, issuer: Any) -> bytes:
+        """What it is taken for there."""
+        return qual(Request).encode("ascii")
 
     def begin(self, line: RequestLine, fields: list[tuple[bytes, bytes]], framing: Framing) -> None:
         """Its head is complete; called by the channel."""
@@ -93,7 +110,7 @@ class WireRequest(Request):
 
     def write(self, data: bytes) -> None:
         """Write of the response; the head leaves with the first piece."""
-        channel = self.channel
+        channel = getattr(self, "channel", None)  # Twisted deletes it in the end
         if self.startedWriting or channel is None:
             super().write(data)
             return
@@ -105,7 +122,7 @@ class WireRequest(Request):
 
     def finish(self) -> None:
         """The response is whole."""
-        channel = self.channel
+        channel = getattr(self, "channel", None)
         if channel is not None:
             channel.outgoing.cork()
         try:
@@ -139,9 +156,13 @@ class WireRequest(Request):
         channel.write_answer(self, fields, body)
         self.finished = 1
         ended, self._ended = self._ended, None
-        self._cleanup()  # type: ignore[no-untyped-call]  # Twisted's
+        self._cleanup()
         if ended is not None:
             ended(None)
+
+
+#: What a request has beside those of the superclass.
+_OURS = frozenset({"fields", "framing", "line", "_corked", "_ended"})
 
 
 def _request_headers(request: WireRequest) -> Headers:
@@ -157,7 +178,7 @@ def _response_headers(request: WireRequest) -> Headers:
 
 def _cookies(request: WireRequest) -> dict[bytes, bytes]:
     request.received_cookies = {}
-    request.parseCookies()  # type: ignore[no-untyped-call]  # Twisted's
+    request.parseCookies()
     return request.received_cookies
 
 

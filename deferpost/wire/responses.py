@@ -10,7 +10,6 @@ from typing import Any
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.server import version as server_version
 
-
 __all__ = ["CONTINUE", "Stamp", "head_bytes", "status_line"]
 
 #: The interim response that asks for the body (RFC 9110, section 15.2.1).

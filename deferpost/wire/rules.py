@@ -84,7 +84,7 @@ def request_line(line: bytes) -> RequestLine:
     known = _known_lines.get(line)
     if known is None:
         known = _request_line(line)
-        if len(line) <= 256:  # noqa: PLR2004 (so that what is remembered has a bound)
+        if len(line) <= 256:
             if len(_known_lines) >= _REMEMBERED:
                 _known_lines.clear()
             _known_lines[line] = known
@@ -133,7 +133,7 @@ def check_host(value: bytes) -> None:
     good = found is not None and not value.startswith(b":")
     if found is not None and found[2]:
         port = found[2].lstrip(b"0")
-        good = good and len(port) <= 5 and int(port or b"0") <= _LARGEST_PORT  # noqa: PLR2004 (as many digits as that has)
+        good = good and len(port) <= 5 and int(port or b"0") <= _LARGEST_PORT
     if good and found is not None and found[1] is not None:
         try:
             ipaddress.IPv6Address(found[1].decode("ascii"))
@@ -141,7 +141,7 @@ def check_host(value: bytes) -> None:
             good = False
     if not good:
         raise Refused(400, "The host is not one by RFC 3986, section 3.2.2.")
-    if len(value) <= 256:  # noqa: PLR2004 (as above)
+    if len(value) <= 256:
         if len(_known_hosts) >= _REMEMBERED:
             _known_hosts.clear()
         _known_hosts.add(value)
@@ -181,7 +181,7 @@ def _field(name: bytes) -> int:
     field = _FIELDS.get(name.lower(), _OTHER)
     if len(_spellings) >= _REMEMBERED:
         _spellings.clear()
-    if len(name) <= 64:  # noqa: PLR2004 (as above)
+    if len(name) <= 64:
         _spellings[name] = field
     return field
 

@@ -7,24 +7,32 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFDSet
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IReactorFDSet, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
+from deferpost.ids import id_of
 from deferpost.wire.channel import WireChannel
 from deferpost.wire.deadlines import Deadlines
 from deferpost.wire.departures import HangupWatch
 from deferpost.wire.limits import Limits
 from deferpost.wire.parsing import Parsers
-from deferpost.wire.refusals import problem_document
+from deferpost.wire.refusals import PROBLEM_TYPE, problem_document
 from deferpost.wire.request import WireRequest
-from deferpost.ids import id_of
+from deferpost.wire.responses import Stamp, status_line
+from deferpost.wire.rules import RequestLine
 
 __all__ = ["DeferPostSite"]
 
 #: Paths of which a site remembers the resource, and their length in bytes.
 _MOST_KNOWN, _LONGEST_KNOWN = 1024, 256
+
+#: Connections too many that are still told so; further ones are closed at once.
+_MOST_TURNED_AWAY = 100
+
+_stamp = Stamp()
 
 
 class DeferPostSite(Site):
@@ -39,7 +47,7 @@ class DeferPostSite(Site):
     :param further: as Site takes it, with form parsing off where nothing is said of it.
     """
 
-    protocol = WireChannel
+    protocol = WireChannel  # type: ignore[assignment]  # Twisted's is typed as its own channel
 
     def __init__(
         self,
@@ -66,6 +74,7 @@ class DeferPostSite(Site):
         if hasattr(select, "epoll") and IReactorFDSet.providedBy(self.reactor):
             self._hangups = HangupWatch(self.reactor)
         self.channels: set[WireChannel] = set()
+        self.turned_away: set[TurnedAway] = set()
         self._by_client: dict[str, int] = {}
         self._closed: Deferred[None] | None = None
         self._known: dict[bytes, tuple[Any, Any]] = {}  # paths
@@ -74,15 +83,13 @@ class DeferPostSite(Site):
         """A channel for a connection, or what turns it away where there are too many."""
         limits = self.limits
         if len(self.channels) >= limits.max_connections:
-            return TurnedAway(503, "The server has as many connections as it takes.", limits.linger)
+            return TurnedAway(self, 503, "The server has as many connections as it takes.")
         most = limits.max_connections_per_client
         client = getattr(addr, "host", None)
         if most and client is not None:
             count = self._by_client.get(client, 0)
             if count >= most:
-                return TurnedAway(
-                    429, f"A client has at most {most} connections here.", limits.linger
-                )
+                return TurnedAway(self, 429, f"A client has at most {most} connections here.")
             self._by_client[client] = count + 1
         channel = super().buildProtocol(addr)
         channel.limits = limits
@@ -105,8 +112,17 @@ class DeferPostSite(Site):
                 del self._by_client[client]
         self._fire_if_closed()
 
-    def log_refused(self, channel: Any, status: int, detail: str, id: str) -> None:
-        """Called by a channel that has refused a request by itself."""
+    def log_refused(
+        self, peer: Any, line: RequestLine | None, status: int, detail: str, id: str
+    ) -> None:
+        """Called by a channel that has refused a request by itself.
+
+        :param peer: the client's address.
+        :param line: the first line of the request, if that much of it was understood.
+        :param status: HTTP status.
+        :param detail: what the client was told.
+        :param id: what the client was told the id is.
+        """
 
     def early_resource(self, path: bytes) -> Any:
         """The resource of a path, where it can be found by the head of a request alone.
@@ -119,6 +135,8 @@ class DeferPostSite(Site):
         known = self._known.get(path)
         if known is not None and known[0] is self.resource:
             return known[1]
+        if path == b"*":
+            return None  # it is of the server as a whole, which Twisted answers for
         resource: Any = self.resource
         segments = path[1:].split(b"/")
         for index, segment in enumerate(segments):
@@ -172,6 +190,8 @@ class DeferPostSite(Site):
         """Close every connection now."""
         for channel in list(self.channels):
             channel.abortConnection()
+        for turned_away in list(self.turned_away):
+            turned_away.expired(0.0)
 
     def _fire_if_closed(self) -> None:
         if self._closed is not None and not self.channels and not self._closed.called:
@@ -179,19 +199,68 @@ class DeferPostSite(Site):
 
 
 class TurnedAway(Protocol):
-    """A connection too many: it is told so, and closed."""
+    """A connection too many: it is told so, and closed when its client has had time to see it.
 
-    def __init__(self, status: int, detail: str, linger: float) -> None:
+    :param site: the site.
+    :param status: HTTP status.
+    :param detail: one sentence for the client.
+    """
+
+    def __init__(self, site: DeferPostSite, status: int, detail: str) -> None:
+        self._site = site
         self._status = status
         self._detail = detail
-        self._linger = linger
+        self._dropped = 0
+        self.deadline: float | None = None
+        self.held_until: int | None = None
 
     def connectionMade(self) -> None:
         """Called by the transport."""
-        body = problem_document(self._status, self._detail, id_of(None))
-        self.transport.write(
-            b"HTTP/1.1 %d -\r\nConnection: close\r\nRetry-After: 1\r\n"
-            b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%b"
-            % (self._status, len(body), body)
+        transport: Any = self.transport
+        site = self._site
+        id = id_of(None)
+        body = problem_document(self._status, self._detail, id)
+        transport.write(
+            b"%b%bX-Request-ID: %b\r\nConnection: close\r\nRetry-After: 1\r\n"
+            b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (
+                status_line(b"HTTP/1.1", self._status),
+                _stamp.bytes(),
+                id.encode("ascii"),
+                PROBLEM_TYPE,
+                len(body),
+                body,
+            )
         )
-        self.transport.loseConnection()
+        site.log_refused(transport.getPeer(), None, self._status, self._detail, id)
+        turned_away = site.turned_away
+        turned_away.add(self)
+        is_tls = ISSLTransport.providedBy(transport)
+        if site.limits.linger <= 0 or len(turned_away) > _MOST_TURNED_AWAY:
+            if is_tls:  # it would wait for its client
+                transport.abortConnection()
+            else:
+                transport.loseConnection()
+            return
+        site.deadlines.hold(self, site.deadlines.now() + site.limits.linger)
+        # Unread bytes would reset the connection, and the client would not see why.
+        if is_tls or not hasattr(transport, "loseWriteConnection"):
+            transport.loseConnection()
+        else:
+            transport.loseWriteConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Drop what comes, up to a bound."""
+        self._dropped += len(data)
+        if self._dropped > self._site.limits.linger_bytes:
+            self.expired(0.0)
+
+    def expired(self, now: float) -> None:
+        """The client has had its time; called by :class:`Deadlines`."""
+        transport: Any = self.transport
+        getattr(transport, "abortConnection", transport.loseConnection)()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Called by the transport: the connection has gone."""
+        self._site.deadlines.drop(self)
+        self._site.turned_away.discard(self)
