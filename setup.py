@@ -20,6 +20,7 @@ def version() -> str:
 TLS = ["Twisted[tls]>=25.5"]
 TESTING = ["pytest>=8", "pytest-twisted"]
 EXAMPLES = ["docutils>=0.22"]
+FUZZ = ["atheris>=3"]
 DEV = [
     *TLS,
     *TESTING,
@@ -28,6 +29,8 @@ DEV = [
     "coverage>=7.10",  # the first with `patch = subprocess`
     "hypothesis",
     "klein",
+    "PyHamcrest",  # for Twisted's own tests, as http2 is: tests/wire/twistedcases.py
+    "Twisted[http2,websocket]>=25.5",
     "mypy",
     "mypy-zope",
     "pytest-randomly",
@@ -78,6 +81,7 @@ setup(
         "tls": TLS,
         "testing": TESTING,
         "examples": EXAMPLES,
+        "fuzz": FUZZ,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["deferpost = deferpost.tap:main"]},

@@ -59,6 +59,7 @@ def test_route() -> None:
     assert (route.path, route.handler, route.pool) == ("/rst", render, "thread")
     assert (route.timeout, route.max_body) == (None, None)
     assert route.on_disconnect is OnDisconnect.CANCEL
+    assert route.stream is False
     assert app.pools == {}
 
 
@@ -71,6 +72,22 @@ def test_route_in_full() -> None:
     (route,) = app.routes
     assert (route.pool, route.timeout, route.max_body) == ("process", 90.0, 4_000_000)
     assert route.on_disconnect is OnDisconnect.FINISH
+
+
+@pytest.mark.parametrize("pool", [None, "thread", "process", ProcessPool(size=1)])
+def test_route_whose_body_streams_in(pool: Any) -> None:
+    """A route may have its handler started when the headers are in, in a thread or a process."""
+    app = App()
+    app.post("/rst", pool=pool, stream=True)(render)
+    assert app.routes[0].stream is True
+
+
+@pytest.mark.parametrize("pool", [None, "reactor", "thread"])
+def test_async_function_whose_body_streams_in(pool: Any) -> None:
+    """A coroutine cannot wait for its body, and is told what to do instead."""
+    message = refusal(lambda: App().post("/rst", pool=pool, stream=True)(fetch))
+    assert "a coroutine cannot wait for call.body without holding up the reactor" in message
+    assert "make it a plain function in a thread or process pool" in message
 
 
 def test_decorator_leaves_the_handler_alone() -> None:

@@ -50,7 +50,7 @@ _END = b"\r\n\r\n"
 
 #: Requests of one connection that are begun in one turn of the reactor, where each is answered
 #: at once and the next has come with it.
-_AT_ONCE = 8
+_AT_ONCE = 4
 
 #: Bytes of an answer that the system holds beyond what is under way to the client.  Without a bound
 #: it takes megabytes for each client that does not read.
@@ -406,7 +406,7 @@ class WireChannel(FamiliarChannel, Protocol):
 
     def _check_start(self, partial: bytearray) -> None:
         """Refuse at once what cannot become a request line."""
-        if len(partial) > self.limits.max_target:
+        if len(partial) - partial.endswith(b"\r") > self.limits.max_target:
             raise Refused(414, f"A request line has at most {self.limits.max_target} bytes here.")
         if b"\n" in partial or not (partial[:1].isalnum() or partial[:1] in b"!#$%&'*+-.^_`|~\r"):
             raise Refused(400, "The request line is not one of HTTP/1.1.")
@@ -453,7 +453,12 @@ class WireChannel(FamiliarChannel, Protocol):
                 )
             request.gotLength(length)
         else:
-            wanted = early.head_received(request, length, whole)
+            try:
+                wanted = early.head_received(request, length, whole)
+            except Exception:
+                wanted = None
+                request.site = self.site
+                request.processingFailed(Failure())
             if wanted is None:  # it is answered
                 if parser.complete and self._reading is Reading.BODY:
                     self._message_complete()
@@ -876,7 +881,12 @@ class WireChannel(FamiliarChannel, Protocol):
     def _check_rate(self) -> None:
         limits = self.limits
         least = limits.min_body_rate * limits.body_window
-        if self._window < least and not self._paused:
+        if self._paused:  # whoever takes the body has enough; the client may have left meanwhile
+            if self._watched is None:
+                self._watch(half=False)
+            self._hold(limits.body_window)
+            self._send_ahead()
+        elif self._window < least:
             self._refuse(408, f"A body comes with {limits.min_body_rate} bytes a second, or more.")
         else:
             self._window = 0
@@ -897,9 +907,11 @@ class WireChannel(FamiliarChannel, Protocol):
         if self._paused & reason:
             self._paused &= ~reason
             if not self._paused and not self._eof and self._reading is not Reading.LOST:
-                if self._reading is Reading.BODY and not self.outgoing.full:
-                    self._window = 0
-                    self._hold(self.limits.body_window)
+                if self._reading is Reading.BODY:
+                    self._unwatch()
+                    if not self.outgoing.full:
+                        self._window = 0
+                        self._hold(self.limits.body_window)
                 self.transport.resumeProducing()
 
     def _look_for_client(self) -> None:

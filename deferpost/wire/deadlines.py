@@ -52,6 +52,10 @@ class Deadlines:
         """The time, in seconds of the reactor's clock."""
         return float(self._clock.seconds())
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call in the next turn of the reactor."""
+        self._clock.callLater(0, call)
+
     def hold(self, holder: Holder, deadline: float) -> None:
         """Set a holder's deadline."""
         holder.deadline = deadline
@@ -134,6 +138,10 @@ class OwnDeadline:
     def now(self) -> float:
         """Zero: deadlines count from now."""
         return 0.0
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call in the next turn of the reactor."""
+        self._call_later(0, call)
 
     def hold(self, holder: Holder, deadline: float) -> None:
         """Set the holder's deadline."""

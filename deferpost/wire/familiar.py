@@ -96,14 +96,14 @@ class FamiliarChannel:
 
     def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
         """Give the transport to another protocol; called by :mod:`twisted.web.websocket`."""
-        own_lost = self.connectionLost
+        own_lost = self.connectionLost  # type: ignore[attr-defined]  # the channel has it
 
         def lost(reason: Failure) -> None:
             protocol.connectionLost(reason)
             own_lost(reason)
 
         self.deadline = None
-        self.outgoing.uncork()
+        self.outgoing.flush()
         self.outgoing.stop()  # the producer of the transport is for the other to set
         self.__dict__.update(
             dataReceived=protocol.dataReceived,

@@ -59,7 +59,9 @@ class DeferPostSite(Site):
     ) -> None:
         further.setdefault("parsePOSTFormSubmission", True)
         super().__init__(resource, requestFactory or WireRequest, *args, **further)
-        self.limits = Limits() if limits is None else limits
+        if limits is None:  # then Site's own ``timeout`` counts
+            limits = Limits() if self.timeOut is None else Limits(idle_timeout=self.timeOut)
+        self.limits = limits
         times = (
             self.limits.head_timeout,
             self.limits.idle_timeout,
