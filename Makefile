@@ -20,6 +20,9 @@ REPORTS := build/reports
 # What bench measures us against, in an environment of its own.
 PEERS := build/bench-peers
 PEERS_STAMP := $(PEERS)/.installed
+# Only fuzz needs atheris.
+FUZZ_STAMP := $(VENV)/.deferpost-fuzz-installed
+SECONDS ?= 60
 
 # bench joins the checks when it is there.
 CODE := deferpost tests examples twisted/plugins $(wildcard bench)
@@ -91,6 +94,11 @@ bench-quick: $(STAMP) $(PEERS_STAMP)
 
 bench-peers: $(PEERS_STAMP)
 
+# Its status is not 0 when it has found something; the file that shows it again is named then.
+.PHONY: fuzz
+fuzz: $(FUZZ_STAMP) ## let atheris look for what the wire gets wrong, for SECONDS=60
+	nice -n 19 $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 clean: ## remove what the other targets made, but for .venv
 	rm -rf build dist *.egg-info .coverage .coverage.* htmlcov _trial_temp*
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
@@ -108,6 +116,10 @@ $(STAMP): setup.py pyproject.toml
 			exit 1; }; \
 		$(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --editable '.[fuzz]'
 	@touch $@
 
 $(PEERS_STAMP): bench/peers/requirements.txt | $(STAMP)

@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import INonQueuedRequestFactory
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from deferpost.errors import BodyBroken, BodyTooLarge
@@ -563,7 +564,11 @@ class WireChannel(FamiliarChannel, Protocol):
             if self._received:  # piece by piece
                 request.content.seek(0)
             try:
-                early.render(request)
+                body = early.render(request)
+                if body is not NOT_DONE_YET:
+                    request.setHeader(b"Content-Length", b"%d" % len(body))
+                    request.write(body)
+                    request.finish()
             except Exception:
                 request.site = self.site
                 request.processingFailed(Failure())
