@@ -49,7 +49,7 @@ FLUSH_PATIENCE = 0.5
 #: that waits for it, such as the reactor's.  With four threads that never pause, /livez then took
 #: 3 ms in the median and 31 ms at the 99th percentile, against 20 ms and 249 ms with Python's own
 #: 5 ms (two busy cores, Python 3.11).
-SWITCH_SECONDS = 0.001
+SWITCH_SECONDS = 0.0002
 
 #: Seconds that connections get to close after that.  What is left of the two seconds after the
 #: grace is for the interpreter's own end, which a handler's thread that computes can delay.

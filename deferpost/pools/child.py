@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import threading
@@ -61,6 +62,9 @@ _PROGRESS_PAUSE = 0.05
 
 _READ_BYTES = 64 * 1024
 
+#: Room for what comes beside the bytes: eight descriptors.
+_ANCILLARY_BYTES = socket.CMSG_SPACE(8 * struct.calcsize("i"))
+
 
 class _Channel:
     """The worker's end of the socket: blocking, and for the main thread alone."""
@@ -74,10 +78,12 @@ class _Channel:
     def receive(self) -> ToWorker | None:
         """Wait for the next message; None at the end."""
         while not self._messages:
-            data, descriptors, _, _ = socket.recv_fds(self._connection, _READ_BYTES, 8)
-            for descriptor in descriptors:
-                os.set_inheritable(descriptor, False)
-                self._descriptors.append(descriptor)
+            data, ancillary, _, _ = self._connection.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
+            for level, kind, packed in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    for (descriptor,) in struct.iter_unpack("i", packed):
+                        os.set_inheritable(descriptor, False)
+                        self._descriptors.append(descriptor)
             if not data:
                 return None
             self._messages.extend(decode_to_worker(payload) for payload in self._reader.feed(data))

@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from deferpost.errors import BodyBroken, BodyTooLarge
 from deferpost.ids import id_of
-from deferpost.wire.departures import PAUSES
+from deferpost.wire.departures import PAUSES, ZEROS
 from deferpost.wire.familiar import FamiliarChannel
 from deferpost.wire.limits import Limits
 from deferpost.wire.outgoing import Outgoing, outgoing_for
@@ -715,6 +715,8 @@ class WireChannel(FamiliarChannel, Protocol):
         elif reading is Reading.HEAD and not self._partial:
             self._hold(self.limits.idle_timeout)
             self._go_on()
+        elif reading is Reading.AHEAD and self._watched is not None:
+            self._hold(PAUSES[1])
 
     def requestDone(self, request: Any) -> None:
         """The response is whole; called by the request.
@@ -925,11 +927,16 @@ class WireChannel(FamiliarChannel, Protocol):
         self._send_ahead()
 
     def _send_ahead(self) -> None:
-        """Send the next byte that the answer begins with: a client that left will reset."""
+        """Send the next byte that the answer goes on with: a client that left will reset."""
         request = self._request
-        if request is None or getattr(request, "startedWriting", False):
+        if request is None:
             return
-        beginning = self._current.version + b" "
+        if not getattr(request, "startedWriting", False):
+            beginning = self._current.version + b" "
+        elif getattr(request, "chunked", False) and not self.outgoing.full:
+            beginning = ZEROS  # of the size of the next chunk
+        else:
+            return
         sent = self._sent_ahead
         if sent < len(beginning):
             self._sent_ahead += 1

@@ -5,6 +5,9 @@ file says nothing more: a client that is gone and one that waits look alike.  Th
 The system reports by epoll that the peer has closed, or has reset, without a read; and the first
 bytes of the status line, which every answer begins with, are sent one by one beforehand: a client
 that is gone resets the connection when it gets one, and one that waits will have needed it anyway.
+Between the chunks of an answer it is zeros in front of the next chunk's size (RFC 9112, section
+7.1).  Where the rest of an answer has no chunks and is long in coming, only the system's own probes
+find out, a minute or two later.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-__all__ = ["PAUSES", "HangupWatch"]
+__all__ = ["PAUSES", "ZEROS", "HangupWatch"]
 
 #: Seconds before each byte of the status line that is sent ahead: as many as "HTTP/1.1 " has.
 PAUSES = (0.0, 0.5, 2.0, 8.0, 30.0, 120.0, 600.0, 3_600.0, 14_400.0)
+
+#: What is sent ahead in an answer in chunks: few, as some clients read a size of 16 digits at most.
+ZEROS = b"0000"
 
 
 @implementer(IReadDescriptor)

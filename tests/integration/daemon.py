@@ -434,6 +434,11 @@ class Connection:
         data, self._unread = self._unread, b""
         return data
 
+    def rest_so_far(self) -> bytes:
+        """Take what has been read of the connection beyond what was asked for."""
+        data, self._unread = self._unread, b""
+        return data
+
     def is_closed(self) -> bool:
         """Wait for the end of the connection: whether nothing comes before it."""
         return not self._unread and not self._more()

@@ -33,6 +33,7 @@ from tests.integration.daemon import (
     Daemon,
     clean_environment,
     until,
+    wait_until,
 )
 
 pytestmark = pytest.mark.integration
@@ -211,8 +212,11 @@ def assert_in_time(daemon: Daemon, start: float, seconds: float) -> None:
 
 
 def one_line(daemon: Daemon, containing: str) -> str:
-    """The one line of the log in which a text occurs, without its time."""
-    lines = daemon.log_lines(containing)
+    """The one line of the log in which a text occurs.
+
+    A request is logged when its response has been sent, so a client may be a moment ahead.
+    """
+    lines = wait_until(lambda: daemon.log_lines(containing), 5, lambda: f"{containing!r} is logged")
     assert len(lines) == 1, daemon.log()
     return lines[0]
 
@@ -502,10 +506,17 @@ async def test_access_log(daemon: StartDaemon, http: HTTPClient) -> None:
             line = one_line(served, f"id={id} ")
             assert f'127.0.0.1 "{method} {path} HTTP/1.1" {status} ' in line
             assert '"test/1"' in line
-        connection.post("/echo", b"", 'User-Agent: "\x1b[31m\\ fake', "X-Request-ID: odd-agent")
-        connection.response()
+        connection.post("/echo", b"", 'User-Agent: "\xff\t\\ fake', "X-Request-ID: odd-agent")
+        assert connection.response().status == 200
         line = one_line(served, "id=odd-agent ")
-        assert '"\\x22\\x1b[31m\\x5c fake"' in line
+        assert '"\\x22\\xc3\\xbf\\x09\\x5c fake"' in line
+        # What is not HTTP is refused before there is a request, and is logged all the same.
+        connection.post("/echo", b"", "User-Agent: \x1b[31m fake", "X-Request-ID: forged")
+        refused = connection.response()
+        assert refused.status == 400
+        line = one_line(served, f"id={refused.headers['x-request-id']} ")
+        assert '127.0.0.1 "POST /echo HTTP/1.1" 400 ' in line
+        assert "\x1b" not in served.log()
 
     # One client leaves while its call runs, one while its call waits for the same thread.
     runs, waits = served.connect(), served.connect()

@@ -579,6 +579,18 @@ async def test_the_answers_of_the_page_about_handlers(
         assert await curl(http, started, line) == shown
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_streamed_answers_of_the_page_about_handlers(
+    daemon: StartDaemon, http: HTTPClient
+) -> None:
+    """The handlers whose bodies stream in answer as the page shows."""
+    page = CHECKOUT / "docs" / "handlers.rst"
+    (source,) = (b.astext() for b in blocks(page, "python") if "/shout" in b.astext())
+    started = daemon(source)
+    for line, shown in commands(page, "stream-answer"):
+        assert await curl(http, started, line) == shown
+
+
 @pytest.mark.parametrize("mounted", ["examples.mounted"], indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_the_answers_of_the_page_about_mounting(mounted: Daemon, http: HTTPClient) -> None:

@@ -432,10 +432,10 @@ def test_left_while_queued(daemon: StartDaemon, name: str) -> None:
 
 
 def leave(connection: Connection, how: str) -> None:
-    """Leave, by an end, by a reset, or by the end of one direction."""
+    """Leave, by an end, by a reset, or by the end of one direction and then of the other."""
     if how == "half":
         connection.socket.shutdown(socket.SHUT_WR)
-        connection.rest()
+        time.sleep(0.1)  # in which that alone is seen
     elif how == "reset":
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
@@ -1166,10 +1166,11 @@ def test_body_without_end(daemon: StartDaemon, field: str, note: Note) -> None:
     peak = PeakMemory(served.pid)
     with served.connect() as endless:
         endless.send(f"POST /process HTTP/1.1\r\nHost: test\r\n{field}\r\n\r\n".encode())
-        for number in range(2_000):
-            endless.send(piece)
-            if number < 50 or number % 100 == 0:
-                disk.append(unlinked_bytes(served.pid))
+        with contextlib.suppress(ConnectionError):  # it is refused, and not read for ever
+            for number in range(2_000):
+                endless.send(piece)
+                if number < 50 or number % 100 == 0:
+                    disk.append(unlinked_bytes(served.pid))
         note("growth of memory in MiB", peak.growth() / MIB)
         note("most on disk", max(disk))
         assert peak.growth() < 4 * MIB
@@ -1185,13 +1186,13 @@ def test_body_too_large(daemon: StartDaemon, path: str) -> None:
     """A body over the bound is 413, however it is framed; one at the bound is not."""
     served = daemon(STRICT, ["--max-body=1MB", "--process-size=1"])
     head = f"POST {path} HTTP/1.1\r\nHost: test\r\n{CHUNKED}\r\n\r\n".encode()
-    with served.connect() as connection:
-        for size, status in ((MEGABYTE, 200), (MEGABYTE + 1, 413), (3 * MEGABYTE, 413)):
-            connection.post(path, bytes(size))
-            declared = connection.response()
+    for size, status in ((MEGABYTE, 200), (MEGABYTE + 1, 413), (3 * MEGABYTE, 413)):
+        with served.connect() as first, served.connect() as second:  # a refusal is the last
+            first.post(path, bytes(size))
+            declared = first.response()
             pieces = (framed(bytes(each)) for each in (1, size // 2, size - size // 2 - 1, 0))
-            connection.send(head + b"".join(pieces))
-            chunked = connection.response()
+            second.send(head + b"".join(pieces))
+            chunked = second.response()
             for response in (declared, chunked):
                 assert response.status == status
                 if status == 413:
@@ -1260,7 +1261,7 @@ BAD_BYTES = {
 
 
 def test_bad_bytes(daemon: StartDaemon) -> None:
-    """What is no request gets 400 or the end of its connection, and harms nobody else."""
+    """What is no request is refused, or its connection ends, and it harms nobody else."""
     served = daemon(STRICT, ["--process-size=1", "--max-body=1MB"])
     still_serves(served)
     files = len(open_files(served.pid))
@@ -1270,7 +1271,7 @@ def test_bad_bytes(daemon: StartDaemon) -> None:
             with contextlib.suppress(ConnectionError):  # it need not read all of it
                 connection.send(data)
             answer = connection.rest()
-            assert re.match(rb"HTTP/1\.[01] 4\d\d |$", answer), (name, answer[:200])
+            assert re.match(rb"HTTP/1\.[01] (4\d\d|501) |$", answer), (name, answer[:200])
     assert peak.growth() < 8 * MIB
     still_serves(served)
     wait_until(lambda: len(open_files(served.pid)) <= files, SOON, "all are closed")
@@ -1295,8 +1296,8 @@ def test_half_open_connections(daemon: StartDaemon) -> None:
 
 
 def test_many_and_strange_headers(daemon: StartDaemon) -> None:
-    """Hundreds of fields are fine; an id that is too long or strange is not taken up."""
-    served = daemon(STRICT, ["--process-size=1"])
+    """Hundreds of fields are fine where they may be; a strange id is not taken up."""
+    served = daemon(STRICT, ["--process-size=1", "--max-headers=500"])
     with served.connect() as connection:
         connection.post("/process", b"abc", *[f"X-Field-{number}: yes" for number in range(400)])
         assert connection.response().body == b"3"
