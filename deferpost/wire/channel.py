@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import io
-import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,17 +30,19 @@ from zope.interface import implementer
 
 from deferpost.errors import BodyBroken, BodyTooLarge
 from deferpost.ids import id_of
-from deferpost.wire.departures import PAUSES, ZEROS
+from deferpost.wire.departures import PAUSES
 from deferpost.wire.familiar import FamiliarChannel
 from deferpost.wire.limits import Limits
 from deferpost.wire.outgoing import Outgoing, outgoing_for
 from deferpost.wire.parsing import Parsers
+from deferpost.wire.presence import Presence
 from deferpost.wire.pulled import PulledProducer
 from deferpost.wire.refusals import PROBLEM_TYPE, Refused, RequestRefused, problem_document
 from deferpost.wire.request import WireRequest
-from deferpost.wire.responses import CONTINUE, Stamp, head_bytes, status_line
+from deferpost.wire.responses import CLOSE, CONTINUE, KEEP, head_bytes, whole_response
 from deferpost.wire.rules import Framing, RequestLine, framing, request_line
-from deferpost.wire.sockets import connection_below, socket_of
+from deferpost.wire.sinks import FOR_SINK, Flow, Nowhere
+from deferpost.wire.sockets import connection_below, set_options, socket_of
 
 __all__ = ["Reading", "WireChannel"]
 
@@ -53,19 +54,11 @@ _END = b"\r\n\r\n"
 #: at once and the next has come with it.
 _AT_ONCE = 4
 
-#: Bytes of an answer that the system holds beyond what is under way to the client.  Without a bound
-#: it takes megabytes for each client that does not read.
-_SYSTEM_HOLDS = 128 * 1024
-
 #: Bytes of a body that is not wanted any more, up to which it is read so that the connection lives.
 _WORTH_READING = 64 * 1024
 
 #: Bytes that are read at once of a body that is larger.
 _LARGE_READ = 256 * 1024
-
-_stamp = Stamp()
-_CLOSE = b"Connection: close\r\n"
-_KEEP = b"Connection: keep-alive\r\n"
 
 
 class Reading(enum.Enum):
@@ -78,44 +71,9 @@ class Reading(enum.Enum):
     LOST = enum.auto()  #: none will come
 
 
-#: Why nothing is read of a connection: the body goes to somebody who has enough for now, or enough
-#: was read ahead.  Bits of a plain number, since one is looked at with each request.
-_FOR_SINK, _AHEAD = 1, 2
-
-
-class _Flow:
-    """What a body sink holds its client back with (an IPushProducer)."""
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: WireChannel) -> None:
-        self._channel = channel
-
-    def pauseProducing(self) -> None:
-        """Read nothing until :meth:`resumeProducing`."""
-        self._channel.pause(_FOR_SINK)
-
-    def resumeProducing(self) -> None:
-        """Read again."""
-        self._channel.resume(_FOR_SINK)
-
-    def stopProducing(self) -> None:
-        """There is nothing to stop."""
-
-
-class _Nowhere:
-    """Where the rest of a body goes that has broken a limit (an IBodySink)."""
-
-    __slots__ = ()
-
-    def receive(self, data: bytes) -> None:
-        """Drop it."""
-
-    def complete(self) -> None:
-        """Nothing follows."""
-
-    def broken(self, error: Exception) -> None:
-        """It was so before."""
+#: Why nothing is read of a connection, beside FOR_SINK: enough was read ahead.  Bits of a plain
+#: number, since one is looked at with each request.
+_AHEAD = 2
 
 
 @implementer(ITransport, IConsumer, IHalfCloseableProtocol)
@@ -153,15 +111,14 @@ class WireChannel(FamiliarChannel, Protocol):
         "_parser",
         "_partial",
         "_paused",
+        "_presence",
         "_producer",
         "_reading",
         "_reads_more",
         "_received",
         "_request",
-        "_sent_ahead",
         "_sink",
         "_unsent",
-        "_watched",
         "_window",
         "client",
         "deadline",
@@ -191,7 +148,7 @@ class WireChannel(FamiliarChannel, Protocol):
         self._advancing = False
         self._paused = 0
         self._reads_more = False
-        self._watched: int | None = None
+        self._presence: Presence | None = None  # there is reason for one of few connections
         self._eof = False
         self._request: Any = None
         self._early: Any = None
@@ -203,7 +160,6 @@ class WireChannel(FamiliarChannel, Protocol):
         self._continue_due = False
         self._last = False
         self._closing = False
-        self._sent_ahead = 0
         self._producer: Any = None
         self._window = 0
         self._unsent: object = None
@@ -226,7 +182,7 @@ class WireChannel(FamiliarChannel, Protocol):
         self.outgoing.start()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-            _set_options(socket_of(transport), limits)
+            set_options(socket_of(transport), limits)
         self._hold(limits.idle_timeout)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -234,6 +190,7 @@ class WireChannel(FamiliarChannel, Protocol):
         self._reading = Reading.LOST
         self.deadlines.drop(self)
         self._unwatch()
+        self._presence = None
         self._kept.clear()
         if self._producer is not None:
             producer, self._producer = self._producer, None
@@ -299,7 +256,7 @@ class WireChannel(FamiliarChannel, Protocol):
         if len(self._kept) > self.limits.max_pipelined:
             self.pause(_AHEAD)
             if self._reading is Reading.AHEAD:
-                self._watch(half=True)
+                self._look().watch(half=True)
                 if not self.outgoing.full:  # else it has its time to take what was written
                     self._hold(PAUSES[1])
 
@@ -435,7 +392,8 @@ class WireChannel(FamiliarChannel, Protocol):
         self._last = False
         self._length = length
         self._received = 0
-        self._sent_ahead = 0
+        if self._presence is not None:
+            self._presence.sent = 0
         self._reading = Reading.BODY
         whole = length is not None and len(rest) >= length
         self._continue_due = frame.expects_continue and not whole
@@ -467,7 +425,7 @@ class WireChannel(FamiliarChannel, Protocol):
             self._limit = wanted.limit
             self._sink = sink = wanted.sink
             if sink is not None:
-                sink.open(_Flow(self))
+                sink.open(Flow(self))
             elif whole:
                 return self._whole_body(rest, length)
             else:
@@ -592,7 +550,7 @@ class WireChannel(FamiliarChannel, Protocol):
         if sink is None:
             raise Refused(413, f"A body has at most {limit} bytes here.", "body_too_large")
         self._limit = None
-        self._sink = _Nowhere()
+        self._sink = Nowhere()
         sink.broken(BodyTooLarge(limit))  # whose handler ends with it, and answers
 
     # What goes out.
@@ -609,26 +567,23 @@ class WireChannel(FamiliarChannel, Protocol):
 
     def _write_head(self, head: bytes) -> None:
         """Send a head, but for what of it was sent ahead."""
-        ahead, self._sent_ahead = self._sent_ahead, 0
-        self.outgoing.write(head[ahead:] if ahead else head)
+        presence = self._presence
+        if presence is not None:
+            ahead, presence.sent = presence.sent, 0
+            head = head[ahead:]
+        self.outgoing.write(head)
 
     def write_answer(
         self, request: WireRequest, fields: Iterable[tuple[bytes, bytes]], body: bytes
     ) -> None:
         """Write a whole response; see :meth:`deferpost.wire.request.WireRequest.answer`."""
         version = request.clientproto
-        pieces = [status_line(version, request.code), _stamp.bytes()]
-        for name, value in fields:
-            pieces += (name, b": ", value, b"\r\n")
+        connection = b""
         if self._closes():
-            pieces.append(_CLOSE)
+            connection = CLOSE
         elif version == b"HTTP/1.0":
-            pieces.append(_KEEP)
-        if request.code == 204:
-            pieces.append(b"\r\n")
-        else:
-            pieces += (b"Content-Length: %d\r\n\r\n" % len(body), body)
-        self._write_head(b"".join(pieces))
+            connection = KEEP
+        self._write_head(whole_response(version, request.code, fields, connection, body))
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
         """Write the head of a response; called by the request.
@@ -655,9 +610,9 @@ class WireChannel(FamiliarChannel, Protocol):
         said = headers.hasHeader(b"Connection")
         line = b"%b %b %b\r\n" % (version, code, reason)
         if self._closes() and not said:
-            line += _CLOSE
+            line += CLOSE
         elif version == b"HTTP/1.0" and not self._last and not said:
-            line += _KEEP
+            line += KEEP
         self._write_head(head_bytes(line, headers.getAllRawHeaders()))
 
     def write(self, data: bytes) -> None:
@@ -706,6 +661,8 @@ class WireChannel(FamiliarChannel, Protocol):
         self.deadline = None
         if self._producer is not None:
             self._producer.resumeProducing()
+            if self.outgoing.full:
+                return  # again, and it has its time to take that
         reading = self._reading
         if reading is Reading.LINGER:
             self._end_our_side()
@@ -715,7 +672,7 @@ class WireChannel(FamiliarChannel, Protocol):
         elif reading is Reading.HEAD and not self._partial:
             self._hold(self.limits.idle_timeout)
             self._go_on()
-        elif reading is Reading.AHEAD and self._watched is not None:
+        elif reading is Reading.AHEAD and self._is_watched:
             self._hold(PAUSES[1])
 
     def requestDone(self, request: Any) -> None:
@@ -729,7 +686,7 @@ class WireChannel(FamiliarChannel, Protocol):
         self._request = self._early = None
         self._sink = None  # whoever answered wants no more of the body
         if self._paused:
-            self.resume(_FOR_SINK)
+            self.resume(FOR_SINK)
         if self._last:
             self._finish()
         elif self._reading is Reading.AHEAD:
@@ -741,8 +698,7 @@ class WireChannel(FamiliarChannel, Protocol):
             self._finish()
             return
         self._reading = Reading.HEAD
-        if self._watched is not None:
-            self._unwatch()
+        self._unwatch()
         if not self.outgoing.full:
             self._hold(self.limits.idle_timeout)
         if not self._advancing and (self._kept or self._eof):
@@ -785,12 +741,11 @@ class WireChannel(FamiliarChannel, Protocol):
         frame = getattr(request, "framing", None)
         id = id_of(None if frame is None or frame.id is None else (frame.id,))
         body = problem_document(status, detail, id, reason)
-        fields = [b"X-Request-ID: %b\r\n" % id.encode("ascii")]
+        fields = [(b"X-Request-ID", id.encode("ascii")), (b"Content-Type", PROBLEM_TYPE)]
         if status == 503:
-            fields.append(b"Retry-After: 5\r\n")
-        fields.append(b"Content-Type: %b\r\nContent-Length: %d\r\n" % (PROBLEM_TYPE, len(body)))
-        head = status_line(version, status) + _stamp.bytes() + b"".join(fields) + _CLOSE + b"\r\n"
-        self._write_head(head + (b"" if method == b"HEAD" else body))
+            fields.append((b"Retry-After", b"5"))
+        response = whole_response(version, status, fields, CLOSE, body)
+        self._write_head(response[: -len(body)] if method == b"HEAD" else response)
         if self.site is not None and hasattr(self.site, "log_refused"):
             self.site.log_refused(self.peer, line, status, detail, id)
         self._finish()
@@ -889,8 +844,8 @@ class WireChannel(FamiliarChannel, Protocol):
         limits = self.limits
         least = limits.min_body_rate * limits.body_window
         if self._paused:  # whoever takes the body has enough; the client may have left meanwhile
-            if self._watched is None:
-                self._watch(half=False)
+            if not self._is_watched:
+                self._look().watch(half=False)
             self._hold(limits.body_window)
             self._send_ahead()
         elif self._window < least:
@@ -921,53 +876,36 @@ class WireChannel(FamiliarChannel, Protocol):
                         self._hold(self.limits.body_window)
                 self.transport.resumeProducing()
 
+    def _look(self) -> Presence:
+        """Who looks for the client, from now on."""
+        if self._presence is None:
+            self._presence = Presence(self.transport, self.hangups, self._half_hung_up, self._abort)
+        return self._presence
+
     def _look_for_client(self) -> None:
         """The client has ended its side: has it left, or does it wait for its answer?"""
-        self._watch(half=False)
+        self._look().watch(half=False)
         self._send_ahead()
 
     def _send_ahead(self) -> None:
-        """Send the next byte that the answer goes on with: a client that left will reset."""
-        request = self._request
-        if request is None:
-            return
-        if not getattr(request, "startedWriting", False):
-            beginning = self._current.version + b" "
-        elif getattr(request, "chunked", False) and not self.outgoing.full:
-            beginning = ZEROS  # of the size of the next chunk
-        else:
-            return
-        sent = self._sent_ahead
-        if sent < len(beginning):
-            self._sent_ahead += 1
-            if sent + 1 < len(PAUSES):
-                self._hold(PAUSES[sent + 1])
-            self.outgoing.write(beginning[sent : sent + 1])
+        """A client that left will reset when it gets what its answer goes on with."""
+        if self._request is not None:
+            pause = self._look().send_ahead(self._request, self._current.version, self.outgoing)
+            if pause is not None:
+                self._hold(pause)
 
-    def _watch(self, *, half: bool) -> None:
-        """Be told when the peer hangs up, without reading."""
-        self._unwatch()
-        below = socket_of(self.transport)
-        if self.hangups is not None and below is not None:
-            self._watched = below.fileno()
-            hung_up = self._half_hung_up if half else self._hung_up
-            self.hangups.watch(self._watched, hung_up, half=half)
+    @property
+    def _is_watched(self) -> bool:
+        return self._presence is not None and self._presence.watching
 
     def _unwatch(self) -> None:
-        watched, self._watched = self._watched, None
-        if watched is not None:
-            self.hangups.unwatch(watched)
+        if self._presence is not None:
+            self._presence.unwatch()
 
     def _half_hung_up(self) -> None:
         """The client has ended its side behind what is not read."""
-        self._watched = None
         if self._reading is Reading.AHEAD:
             self._look_for_client()
-
-    def _hung_up(self) -> None:
-        """The connection is reset."""
-        self._watched = None
-        self._abort()
 
     # What requests ask of their transport.
 
@@ -982,20 +920,3 @@ class WireChannel(FamiliarChannel, Protocol):
     def isSecure(self) -> bool:
         """Whether the transport is TLS."""
         return ISSLTransport(self.transport, None) is not None
-
-
-def _set_options(below: socket.socket | None, limits: Limits) -> None:
-    """Have the system hold little, and find out when the client's machine is gone."""
-    if below is None or below.family == socket.AF_UNIX:
-        return
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _SYSTEM_HOLDS)
-    if limits.tcp_keepalive:
-        seconds = max(1, round(limits.tcp_keepalive))
-        below.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
-        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 6))
-        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5)
-    if limits.tcp_user_timeout:
-        milliseconds = max(1, round(limits.tcp_user_timeout * 1000))
-        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

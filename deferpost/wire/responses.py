@@ -10,10 +10,13 @@ from typing import Any
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.server import version as server_version
 
-__all__ = ["CONTINUE", "Stamp", "head_bytes", "status_line"]
+__all__ = ["CLOSE", "CONTINUE", "KEEP", "Stamp", "head_bytes", "status_line", "whole_response"]
 
 #: The interim response that asks for the body (RFC 9110, section 15.2.1).
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+#: Whether the connection ends with a response, where that is to be said.
+CLOSE, KEEP = b"Connection: close\r\n", b"Connection: keep-alive\r\n"
 
 _lines: dict[tuple[bytes, int], bytes] = {}
 
@@ -70,4 +73,32 @@ def head_bytes(line: bytes, fields: Iterable[tuple[bytes, Iterable[bytes]]]) -> 
         for value in values:
             pieces += (name, b": ", value, b"\r\n")
     pieces.append(b"\r\n")
+    return b"".join(pieces)
+
+
+_stamp = Stamp()
+
+
+def whole_response(
+    version: bytes,
+    status: int,
+    fields: Iterable[tuple[bytes, bytes]],
+    connection: bytes,
+    body: bytes,
+) -> bytes:
+    """A response from its first byte to its last, with ``Server``, ``Date`` and ``Content-Length``.
+
+    :param version: of HTTP.
+    :param status: HTTP status.
+    :param fields: further fields, whose values have no line breaks.
+    :param connection: :data:`CLOSE`, :data:`KEEP` or nothing.
+    :param body: the body; that of a 204 is nothing (RFC 9110, section 8.6).
+    """
+    pieces = [status_line(version, status), _stamp.bytes()]
+    for name, value in fields:
+        pieces += (name, b": ", value, b"\r\n")
+    if status == 204:
+        pieces += (connection, b"\r\n")
+    else:
+        pieces += (b"Content-Length: %d\r\n" % len(body), connection, b"\r\n", body)
     return b"".join(pieces)

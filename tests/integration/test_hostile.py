@@ -725,7 +725,9 @@ async def test_probes_of_the_system() -> None:
     """The system is told to probe silent clients, and when to give up on those without a sign."""
     from twisted.internet import reactor
 
-    site = DeferPostSite(Resource(), limits=Limits(tcp_keepalive=42, tcp_user_timeout=7.5))
+    site = DeferPostSite(
+        Resource(), limits=Limits(tcp_keepalive=42, tcp_user_timeout=7.5, write_timeout=5.0)
+    )
     plain = DeferPostSite(Resource(), limits=Limits(tcp_keepalive=0, tcp_user_timeout=0))
     listening: Any = reactor
     for each in (site, plain):
