@@ -169,8 +169,12 @@ class Exchange:
             if name.lower() in _ONE_ONLY:
                 return False
         job = self._job
-        now = self._now()
-        common = common_fields(job.head.id, job.queue_so_far(now), job.run_so_far(now))
+        started, ended = job.started, job.ended
+        if started is None or ended is None:
+            now = self._now()
+            common = common_fields(job.head.id, job.queue_so_far(now), job.run_so_far(now))
+        else:
+            common = common_fields(job.head.id, started - job.created, ended - started)
         write(answer.status, (*common, *answer.headers), body)
         return True
 

@@ -84,7 +84,7 @@ class PostResource(Resource):
         context = self._context
         if whole and length <= self._max_body and context.gate is None:  # type: ignore[operator]  # a whole one has a length
             return self._wanted  # at once: what can be refused is so by :meth:`render`
-        id = request.deferpost_id = request_id(request)
+        id = request_id(request)
         try:
             if length is not None and length > self._max_body:
                 raise BodyTooLarge(self._max_body)
@@ -145,7 +145,9 @@ class PostResource(Resource):
         """The body of a request that is complete, if it may be run."""
         content = request.content
         if type(content) is io.BytesIO:  # as most are
-            if content.getbuffer().nbytes > self._max_body:
+            framing = getattr(request, "framing", None)
+            length = None if framing is None else framing.length
+            if (content.getbuffer().nbytes if length is None else length) > self._max_body:
                 raise BodyTooLarge(self._max_body)
             request.content = None
             return content

@@ -18,30 +18,32 @@ __all__ = [
 ]
 
 
+#: Both times, in milliseconds.
+_TIMING = b"queue;dur=%.3f, run;dur=%.3f"
+
+
 def request_id(request: Any) -> str:
     """The id of a request: the ``X-Request-ID`` that it came with, or a new one."""
-    decided: str | None = getattr(request, "deferpost_id", None)
-    if decided is not None:
-        return decided
     framing = getattr(request, "framing", None)
     if framing is not None:  # a request of our own wire has seen it already
-        return id_of(None if framing.id is None else (framing.id,))
+        id: str | None = request.id
+        if id is None:
+            id = request.id = id_of(None if framing.id is None else (framing.id,))
+        return id
     return id_of(request.requestHeaders.getRawHeaders(b"x-request-id"))
 
 
 def server_timing(queue_seconds: float, run_seconds: float) -> bytes:
     """The value of ``Server-Timing``: both times in milliseconds."""
-    return b"queue;dur=%.3f, run;dur=%.3f" % (queue_seconds * 1e3, run_seconds * 1e3)
+    return _TIMING % (queue_seconds * 1e3, run_seconds * 1e3)
 
 
 def common_fields(
     id: str, queue_seconds: float, run_seconds: float
 ) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
     """What every response has, as pairs; see :func:`set_common`."""
-    return (
-        (b"X-Request-ID", id.encode("ascii")),
-        (b"Server-Timing", server_timing(queue_seconds, run_seconds)),
-    )
+    timing = _TIMING % (queue_seconds * 1e3, run_seconds * 1e3)
+    return (b"X-Request-ID", id.encode("ascii")), (b"Server-Timing", timing)
 
 
 def set_common(request: Any, id: str, queue_seconds: float = 0.0, run_seconds: float = 0.0) -> None:

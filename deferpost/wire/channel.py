@@ -739,7 +739,9 @@ class WireChannel(FamiliarChannel, Protocol):
             self._abort()
             return
         frame = getattr(request, "framing", None)
-        id = id_of(None if frame is None or frame.id is None else (frame.id,))
+        id = getattr(request, "id", None)
+        if id is None:
+            id = id_of(None if frame is None or frame.id is None else (frame.id,))
         body = problem_document(status, detail, id, reason)
         fields = [(b"X-Request-ID", id.encode("ascii")), (b"Content-Type", PROBLEM_TYPE)]
         if status == 503:

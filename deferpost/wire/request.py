@@ -29,6 +29,7 @@ class WireRequest(Request):
     :ivar line: the first line of the request, from when its head is complete.
     :ivar fields: the header fields as they came: name and value pairs, in order.
     :ivar framing: how long its body is.
+    :ivar id: for whoever answers: the id of the request, once it has one.
     """
 
     #: For the channel: that :meth:`begin` takes the head.
@@ -38,6 +39,7 @@ class WireRequest(Request):
     line: RequestLine
     fields: list[tuple[bytes, bytes]]
     framing: Framing
+    id: str | None = None
 
     def __init__(
         self, channel: Any, queued: object = False, parsePOSTFormSubmission: bool | None = None
