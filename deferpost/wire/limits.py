@@ -29,8 +29,8 @@ class Limits:
     :ivar max_connections: open at once.
     :ivar max_connections_per_client: open at once from one address; 0 for any.
     :ivar tcp_keepalive: of silence, after which the system probes the client; 0 for never.
-    :ivar tcp_user_timeout: for which sent data may stay unacknowledged (RFC 5482); 0 for the
-        system's own.
+    :ivar tcp_user_timeout: for which sent data may stay unacknowledged (RFC 5482), or
+        ``write_timeout`` if that is longer; 0 for the system's own.
     :ivar require_host: whether a request in HTTP/1.1 needs its ``Host`` (RFC 9112, section 3.2).
     """
 
