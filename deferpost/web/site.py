@@ -84,11 +84,9 @@ class DaemonWireRequest(WireRequest):
             site.log_left(self)
 
 
-class DaemonWireSite(DeferPostSite):
-    """The site of the daemon, on our own wire.
+class _DaemonHabits(Site):
+    """What both sites of the daemon do: where bodies go, and what is logged.
 
-    :param resource: the root.
-    :param limits: the bounds of its connections.
     :param body_memory: bytes of a body that are kept in memory.
     :param largest_body: bytes of a body that are kept at all.
     :param directory: where larger bodies are kept; None for the system's choice.
@@ -97,27 +95,20 @@ class DaemonWireSite(DeferPostSite):
     """
 
     noisy = False
+    displayTracebacks = False
 
     def __init__(
         self,
-        resource: IResource,
-        *,
-        limits: Limits,
+        *site: Any,
         body_memory: int,
         largest_body: int,
         directory: str | None,
         access_log: bool,
         now: Callable[[], float],
-        reactor: Any = None,
+        **further: Any,
     ) -> None:
-        super().__init__(
-            resource,
-            DaemonWireRequest,
-            limits=limits,
-            parsePOSTFormSubmission=False,
-            reactor=reactor,
-        )
-        self.displayTracebacks = False
+        # Forms are read in the workers; here it would be done on the reactor thread.
+        super().__init__(*site, parsePOSTFormSubmission=False, **further)
         self._body_memory = body_memory
         self._largest_body = largest_body
         self._directory = directory
@@ -129,7 +120,7 @@ class DaemonWireSite(DeferPostSite):
         return SpooledBody(self._body_memory, self._largest_body, self._directory)
 
     def log(self, request: Any) -> None:
-        """Log a request that was answered."""
+        """Log a request that was answered; called by it."""
         if self._access_log:
             _log.info("{line}", line=access_line(request, request.code, self._now()))
 
@@ -137,6 +128,18 @@ class DaemonWireSite(DeferPostSite):
         """Log a request whose client left."""
         if self._access_log:
             _log.info("{line}", line=access_line(request, CLIENT_LEFT, self._now()))
+
+
+class DaemonWireSite(_DaemonHabits, DeferPostSite):
+    """The site of the daemon, on our own wire.
+
+    :param resource: the root.
+    :param limits: the bounds of its connections.
+    :param habits: see :class:`_DaemonHabits`, and as DeferPostSite takes them.
+    """
+
+    def __init__(self, resource: IResource, *, limits: Limits, **habits: Any) -> None:
+        super().__init__(resource, DaemonWireRequest, limits=limits, **habits)
 
     def log_refused(
         self, peer: Any, line: RequestLine | None, status: int, detail: str, id: str
@@ -154,53 +157,17 @@ class DaemonWireSite(DeferPostSite):
             )
 
 
-class DaemonSite(Site):
+class DaemonSite(_DaemonHabits):
     """The site of the daemon, on Twisted's channel.
 
     :param resource: the root.
-    :param body_memory: bytes of a body that are kept in memory.
-    :param largest_body: bytes of a body that are kept at all.
-    :param directory: where larger bodies are kept; None for the system's choice.
-    :param access_log: whether each request is logged.
-    :param now: the monotonic clock, in seconds.
+    :param habits: see :class:`_DaemonHabits`, and as Site takes them.
     """
 
-    noisy = False
-
-    def __init__(
-        self,
-        resource: IResource,
-        *,
-        body_memory: int,
-        largest_body: int,
-        directory: str | None,
-        access_log: bool,
-        now: Callable[[], float],
-    ) -> None:
-        # Forms are read in the workers; here it would be done on the reactor thread.
-        super().__init__(resource, requestFactory=DaemonRequest, parsePOSTFormSubmission=False)
-        self.displayTracebacks = False
-        self._body_memory = body_memory
-        self._largest_body = largest_body
-        self._directory = directory
-        self._access_log = access_log
-        self._now = now
+    def __init__(self, resource: IResource, **habits: Any) -> None:
+        super().__init__(resource, DaemonRequest, **habits)
         self._transports: dict[Any, Any] = {}  # by channel
         self._closed: Deferred[None] | None = None
-
-    def getContentFile(self, length: int | None) -> Any:
-        """Where the body of a request goes; called by Twisted when the headers are in."""
-        return SpooledBody(self._body_memory, self._largest_body, self._directory)
-
-    def log(self, request: Any) -> None:
-        """Log a request that was answered; called by Twisted."""
-        if self._access_log:
-            _log.info("{line}", line=access_line(request, request.code, self._now()))
-
-    def log_left(self, request: Any) -> None:
-        """Log a request whose client left."""
-        if self._access_log:
-            _log.info("{line}", line=access_line(request, CLIENT_LEFT, self._now()))
 
     def buildProtocol(self, addr: Any) -> Any:
         """A channel for a connection; it is remembered until its end."""
