@@ -887,7 +887,8 @@ class WireChannel(FamiliarChannel, Protocol):
     def _look_for_client(self) -> None:
         """The client has ended its side: has it left, or does it wait for its answer?"""
         self._look().watch(half=False)
-        self._send_ahead()
+        if not self.outgoing.full:
+            self._hold(PAUSES[0])
 
     def _send_ahead(self) -> None:
         """A client that left will reset when it gets what its answer goes on with."""
