@@ -887,8 +887,7 @@ class WireChannel(FamiliarChannel, Protocol):
     def _look_for_client(self) -> None:
         """The client has ended its side: has it left, or does it wait for its answer?"""
         self._look().watch(half=False)
-        if not self.outgoing.full:
-            self._hold(PAUSES[0])
+        self._send_ahead()
 
     def _send_ahead(self) -> None:
         """A client that left will reset when it gets what its answer goes on with."""

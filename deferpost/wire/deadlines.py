@@ -41,7 +41,7 @@ class Deadlines:
     :param tick: seconds.
     """
 
-    def __init__(self, clock: Any, tick: float = 0.05) -> None:
+    def __init__(self, clock: Any, tick: float = 0.25) -> None:
         self._clock = clock
         self._tick = tick
         self._holders: dict[int, dict[Holder, None]] = {}  # by the tick in which they are looked at

@@ -23,9 +23,8 @@ from zope.interface import implementer
 
 __all__ = ["PAUSES", "ZEROS", "HangupWatch"]
 
-#: Seconds before each byte of the status line that is sent ahead: as many as "HTTP/1.1 " has.  The
-#: first waits a moment, so that a quick answer to a client that waits leaves as one piece.
-PAUSES = (0.05, 0.5, 2.0, 8.0, 30.0, 120.0, 600.0, 3_600.0, 14_400.0)
+#: Seconds before each byte of the status line that is sent ahead: as many as "HTTP/1.1 " has.
+PAUSES = (0.0, 0.5, 2.0, 8.0, 30.0, 120.0, 600.0, 3_600.0, 14_400.0)
 
 #: What is sent ahead in an answer in chunks: few, as some clients read a size of 16 digits at most.
 ZEROS = b"0000"

@@ -68,7 +68,7 @@ class DeferPostSite(Site):
             self.limits.body_window,
             self.limits.write_timeout,
         )
-        self.deadlines = Deadlines(self.reactor, min(0.05, *(time / 4 for time in times)))
+        self.deadlines = Deadlines(self.reactor, min(0.25, *(time / 4 for time in times)))
         self._parsers = Parsers(
             self.limits.max_chunk_line, self.limits.max_head, self.limits.max_headers
         )
