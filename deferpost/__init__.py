@@ -20,6 +20,7 @@ __all__ = [
     "DeferPostSite",
     "HTTPError",
     "Headers",
+    "Interrupted",
     "Limits",
     "ProcessPool",
     "ReactorPool",
@@ -30,7 +31,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from deferpost.app import App
-    from deferpost.errors import BadRequest, Canceled, HTTPError
+    from deferpost.errors import BadRequest, Canceled, HTTPError, Interrupted
     from deferpost.handlers.call import Call
     from deferpost.model import Headers, Reply
     from deferpost.mount import DeferPost
@@ -50,6 +51,7 @@ else:
         "DeferPostSite": "deferpost.wire.site",
         "HTTPError": "deferpost.errors",
         "Headers": "deferpost.model",
+        "Interrupted": "deferpost.errors",
         "Limits": "deferpost.wire.limits",
         "ProcessPool": "deferpost.pools.plans",
         "ReactorPool": "deferpost.pools.plans",

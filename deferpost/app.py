@@ -66,6 +66,10 @@ class App:
         max_body: str | int | None = None,
         on_disconnect: str = "cancel",
         stream: bool = False,
+        queue_timeout: str | float | None = None,
+        total_timeout: str | float | None = None,
+        interrupt: bool = False,
+        retries: int = 0,
     ) -> Callable[[H], H]:
         """Declare the handler of a path, as a decorator; the handler itself stays as it is.
 
@@ -84,6 +88,15 @@ class App:
             :class:`~deferpost.errors.BodyBroken` where the client leaves in the middle.  For
             threads and processes.  On a site that keeps the whole body first, the handler starts
             when it is there.
+        :param queue_timeout: how long a call may wait for its start: seconds, or text.  If not
+            given, as the daemon or the mount is configured.
+        :param total_timeout: how long waiting and running may take together: seconds, or text.
+            If not given, as the daemon or the mount is configured.
+        :param interrupt: for threads: whether :class:`~deferpost.Interrupted` is raised in a
+            handler that goes on after it was told to stop.  It can hit any line of Python, and
+            does not interrupt calls into C.
+        :param retries: for processes: how often a call is run again whose worker process was
+            lost.  What the handler raises is an answer, and is not tried again.
         :raises deferpost.errors.DeclarationError: something of it cannot work.
         """
 
@@ -97,7 +110,19 @@ class App:
             if pool is not None and not isinstance(pool, str):
                 name = f"{getattr(pool, 'kind', 'pool')}:{path}"
                 self._add_pool(name, pool)
-            route = declare(path, handler, name, timeout, max_body, on_disconnect, stream)
+            route = declare(
+                path,
+                handler,
+                name,
+                timeout=timeout,
+                queue_timeout=queue_timeout,
+                total_timeout=total_timeout,
+                max_body=max_body,
+                on_disconnect=on_disconnect,
+                stream=stream,
+                interrupt=interrupt,
+                retries=retries,
+            )
             plan = self._pools.get(route.pool, DEFAULT_PLANS.get(route.pool))
             if plan is not None:
                 check_kind(route, plan)
@@ -128,12 +153,17 @@ def declare(
     path: str,
     handler: Any,
     pool: str | None,
-    timeout: str | float | None,
-    max_body: str | int | None,
-    on_disconnect: str,
+    *,
+    timeout: str | float | None = None,
+    queue_timeout: str | float | None = None,
+    total_timeout: str | float | None = None,
+    max_body: str | int | None = None,
+    on_disconnect: str = "cancel",
     stream: bool = False,
+    interrupt: bool = False,
+    retries: int = 0,
 ) -> Route:
-    """Make a route of what a user declared.
+    """Make a route of what a user declared; see :meth:`App.post`.
 
     :raises deferpost.errors.DeclarationError: something of it cannot work.
     """
@@ -150,12 +180,6 @@ def declare(
             f"route {path}: on_disconnect is 'cancel' or 'finish', not {on_disconnect!r}"
         ) from None
     try:
-        seconds = None if timeout is None else parse_duration(timeout)
-        if seconds is not None and seconds <= 0:
-            raise ValueError(f"{timeout!r} is not more than nothing")
-    except ValueError as error:
-        raise DeclarationError(f"route {path}: timeout: {error}") from None
-    try:
         size = None if max_body is None else parse_size(max_body)
     except ValueError as error:
         raise DeclarationError(f"route {path}: max_body: {error}") from None
@@ -165,17 +189,39 @@ def declare(
             "wait for call.body without holding up the reactor; make it a plain function in a "
             "thread or process pool, or leave stream out"
         )
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
+        raise DeclarationError(f"route {path}: retries is from 0 to 100, not {retries!r}")
+    if retries and stream:
+        raise DeclarationError(
+            f"route {path}: retries={retries} is not for stream=True: a body that was read while "
+            "it arrived is not there a second time"
+        )
     if pool is None:
         pool = "reactor" if calls_for_reactor(handler) else "thread"
     return Route(
         path=path,
         handler=handler,
         pool=pool,
-        timeout=seconds,
+        timeout=_duration(path, "timeout", timeout),
+        queue_timeout=_duration(path, "queue_timeout", queue_timeout),
+        total_timeout=_duration(path, "total_timeout", total_timeout),
         max_body=size,
         on_disconnect=disconnect,
         stream=bool(stream),
+        interrupt=bool(interrupt),
+        retries=retries,
     )
+
+
+def _duration(path: str, name: str, value: str | float | None) -> float | None:
+    """Seconds of an option that is more than nothing, or None where it is not given."""
+    try:
+        seconds = None if value is None else parse_duration(value)
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"{value!r} is not more than nothing")
+    except ValueError as error:
+        raise DeclarationError(f"route {path}: {name}: {error}") from None
+    return seconds
 
 
 def check_kind(route: Route, plan: Any) -> None:
@@ -184,6 +230,16 @@ def check_kind(route: Route, plan: Any) -> None:
     :raises deferpost.errors.DeclarationError: it cannot.
     """
     name = display_name(route.handler)
+    if route.interrupt and plan.kind != "thread":
+        raise DeclarationError(
+            f"route {route.path}: interrupt=True is for threads; {name} runs in pool "
+            f"{route.pool!r} of kind {plan.kind!r}, which ends what it runs by itself"
+        )
+    if route.retries and plan.kind != "process":
+        raise DeclarationError(
+            f"route {route.path}: retries={route.retries} is for processes, of which one can be "
+            f"lost; {name} runs in pool {route.pool!r} of kind {plan.kind!r}"
+        )
     if calls_for_reactor(route.handler):
         if plan.kind != "reactor":
             raise DeclarationError(

@@ -29,11 +29,15 @@ class Dispatcher:
 
     :param pools: the started pools, by name (:class:`deferpost.interfaces.IWorkerPool`).
     :param now: the monotonic clock, in seconds.
+    :param observer: hears of every job that is over (:class:`deferpost.interfaces.IJobObserver`).
     """
 
-    def __init__(self, pools: Mapping[str, Any], now: Callable[[], float]) -> None:
+    def __init__(
+        self, pools: Mapping[str, Any], now: Callable[[], float], observer: Any = None
+    ) -> None:
         self._pools = pools
         self._now = now
+        self._observer = observer
         self._keys = itertools.count(1)
         self._jobs: dict[int, Job] = {}
         self._service_times: dict[str, ServiceTime] = {name: ServiceTime() for name in pools}
@@ -89,6 +93,22 @@ class Dispatcher:
             self._jobs[key] = job
         return job, answer
 
+    def responded(self, job: Job, status: int) -> None:
+        """The exchange of a job with its client is over.
+
+        :param job: the job, whose code may still run.
+        :param status: the status that was sent, or 499 where the client left first.
+        """
+        job.status = status
+        if self._observer is not None and job.has_ended:
+            self._done(job)
+
+    def _done(self, job: Job) -> None:
+        try:
+            self._observer.job_done(job)
+        except Exception:
+            _log.failure("[{job}] was not observed", job=job.head.id)
+
     def statuses(self) -> list[PoolStatus]:
         """How every pool is, at this moment."""
         return [pool.status() for pool in self._pools.values()]
@@ -123,6 +143,8 @@ class Dispatcher:
 
     def _ended(self, job: Job, service_time: ServiceTime) -> None:
         self._jobs.pop(job.key, None)
+        if self._observer is not None and job.status is not None:
+            self._done(job)
         if job.state is State.SUCCEEDED:
             service_time.add(job.run_so_far(self._now()))
         elif job.state is not State.FAILED:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deferpost.fields import check_field, printable
+from deferpost.model import Reason
 
 __all__ = [
     "BadRequest",
@@ -29,6 +30,7 @@ __all__ = [
     "DeferPostError",
     "HTTPError",
     "HandlerFailed",
+    "Interrupted",
     "PoolBroken",
     "PoolFull",
     "ShuttingDown",
@@ -43,6 +45,15 @@ class Canceled(BaseException):
     By :meth:`deferpost.Call.check` in a thread, and by the SIGTERM of the cancel ladder in a
     worker process.  It is a :class:`BaseException`, as :class:`asyncio.CancelledError` is, so
     that a handler's ``except Exception`` does not swallow it.
+    """
+
+
+class Interrupted(Canceled):
+    """Raised by force inside a handler that runs in a thread and did not stop when it was told to.
+
+    Only on routes with ``interrupt=True``.  It comes between two bytecodes, wherever the handler
+    is: code that holds resources in a state that must not be left half-way is not for such routes.
+    It cannot interrupt a call into C.
     """
 
 
@@ -183,11 +194,14 @@ class DeadlineExceeded(DeferPostError):
     """The job's time was up.
 
     :param seconds: the limit that ended it.
+    :param reason: which of its limits that was.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the work did not end within {seconds:g} seconds")
+    def __init__(self, seconds: float, reason: Reason = Reason.DEADLINE_RUN) -> None:
+        did = "start" if reason is Reason.DEADLINE_QUEUE else "end"
+        super().__init__(f"the work did not {did} within {seconds:g} seconds")
         self.seconds = seconds
+        self.reason = reason
 
 
 class HandlerFailed(DeferPostError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from zope.interface import Attribute, Interface
 
-from deferpost.model import PoolStatus, Reason, WorkSource
+from deferpost.model import PoolStatus, Reason, WorkerStatus, WorkSource
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -25,6 +25,8 @@ __all__ = [
     "IBodySink",
     "IChunkSink",
     "IChunkSource",
+    "IInspectable",
+    "IJobObserver",
     "IPoolPlan",
     "IWorkerPool",
     "PoolContext",
@@ -66,6 +68,51 @@ class IWorkerPool(Interface):
             where it cannot be.
         :returns: a Deferred that fires with the number of workers left behind: threads whose
             handlers did not return.
+        """
+
+
+class IInspectable(Interface):
+    """A started pool into which an operator can look.  For the reactor thread, as all of a pool."""
+
+    def workers() -> list[WorkerStatus]:
+        """Its workers at this moment, in an order that stays."""
+
+    def stack(key: int) -> Deferred[str]:
+        """Where the code of a running job stands.
+
+        :param key: of the job (:attr:`deferpost.jobs.Job.key`).
+        :returns: a Deferred that fires with its Python stack as lines of text, the most recent
+            call last; or fails with :exc:`LookupError` if the job does not run here, or has ended
+            meanwhile.
+        """
+
+    def restart(name: str) -> bool:
+        """Have a new worker take the place of one: at once if it is idle, else after its job.
+
+        :param name: of the worker (:attr:`deferpost.model.WorkerStatus.name`).
+        :returns: whether there is one of that name that can be restarted.
+        """
+
+
+class IJobObserver(Interface):
+    """Hears of what becomes of calls: for metrics, logs and pages.  For the reactor thread.
+
+    What it raises is logged and stops nothing.
+    """
+
+    def job_done(job: Job) -> None:
+        """A job is over in every way: its code has ended, and so has its exchange with the client.
+
+        Its state, reason, rung and times are final, and :attr:`~deferpost.jobs.Job.status` is the
+        status that was sent, or 499 where the client left first.
+        """
+
+    def refused(route: str, status: int, reason: str) -> None:
+        """A call was turned away, so that there is no job of it.
+
+        :param route: the route's path.
+        :param status: of the response.
+        :param reason: one word of the problem's ``reason``, or its status as text without one.
         """
 
 

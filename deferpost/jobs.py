@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from deferpost.interfaces import IArrivingBody
     from deferpost.model import Answer
 
-__all__ = ["Job"]
+__all__ = ["DEFAULT_URGENCY", "Job"]
+
+#: The urgency of a call that names none (RFC 9218, section 4.1).
+DEFAULT_URGENCY = 3
 
 
 class Job:
@@ -33,10 +36,16 @@ class Job:
         job closes it.
     :param created: when it was submitted, in seconds of the monotonic clock.
     :param on_end: called once, with the job, when its code has ended.
+    :param start_by: when it must have started, in seconds of the monotonic clock; None for no
+        limit.
+    :param urgency: 0 for the most urgent to 7 for the least (RFC 9218, section 4.1).
+    :param retries: how often it may run again when its worker process was lost.
 
     :ivar answer: the Deferred that :meth:`IWorkerPool.submit` returned, until it has fired.
     :ivar stop: set by the pool: ``stop(job, reason)`` climbs the cancel ladder.
     :ivar canceled: true from the moment at which nobody wants the result any more.
+    :ivar status: the HTTP status that was sent, 499 where the client left first; None while its
+        exchange with the client goes on.
     """
 
     __slots__ = (
@@ -50,10 +59,14 @@ class Job:
         "on_end",
         "progress",
         "reason",
+        "retries",
         "rung",
+        "start_by",
         "started",
         "state",
+        "status",
         "stop",
+        "urgency",
     )
 
     def __init__(
@@ -63,12 +76,20 @@ class Job:
         body: BinaryIO | IArrivingBody,
         created: float,
         on_end: Callable[[Job], None],
+        *,
+        start_by: float | None = None,
+        urgency: int = DEFAULT_URGENCY,
+        retries: int = 0,
     ) -> None:
         self.key = key
         self.head = head
         self.body: Any = body
         self.created = created
         self.on_end = on_end
+        self.start_by = start_by
+        self.urgency = urgency
+        self.retries = retries
+        self.status: int | None = None
         self.started: float | None = None
         self.ended: float | None = None
         self.state = State.QUEUED

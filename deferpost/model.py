@@ -28,6 +28,7 @@ __all__ = [
     "State",
     "Work",
     "WorkSource",
+    "WorkerStatus",
 ]
 
 
@@ -50,7 +51,9 @@ class Reason(enum.StrEnum):
 
     CLIENT_DISCONNECTED = "client_disconnected"
     REQUESTED = "requested"
-    DEADLINE_RUN = "deadline_run"
+    DEADLINE_QUEUE = "deadline_queue"  #: it was not started in time
+    DEADLINE_RUN = "deadline_run"  #: it ran longer than it may
+    DEADLINE_TOTAL = "deadline_total"  #: waiting and running together took longer than they may
     WORKER_LOST = "worker_lost"
     SHUTDOWN = "shutdown"
     ERROR = "error"
@@ -61,6 +64,7 @@ class Rung(enum.StrEnum):
 
     REMOVED = "removed"  #: it was still queued and never ran
     TOLD = "told"  #: ``call.canceled`` became true
+    INTERRUPTED = "interrupted"  #: :exc:`deferpost.Interrupted` was raised in its thread
     TERMINATED = "terminated"  #: its process got SIGTERM
     KILLED = "killed"  #: its process got SIGKILL
 
@@ -136,6 +140,9 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True):
     :ivar headers: name and value pairs, in order.
     :ivar client: address and port of the peer, where it has them.
     :ivar timeout: seconds that the run may take.
+    :ivar finish_by: when waiting and running must be over, in seconds of the monotonic clock; None
+        for no limit.
+    :ivar principal: who calls, as authentication has found; None where nothing asked.
     """
 
     id: str
@@ -146,6 +153,8 @@ class CallHead(msgspec.Struct, frozen=True, array_like=True):
     headers: tuple[tuple[bytes, bytes], ...]
     client: tuple[str, int] | None
     timeout: float | None
+    finish_by: float | None = None
+    principal: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
@@ -291,15 +300,55 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     :ivar on_disconnect: what becomes of a running job whose client has left.
     :ivar stream: whether the handler starts when the headers are in, and reads the body while it
         arrives.
+    :ivar queue_timeout: seconds that a call may wait for its start; None takes the configured
+        default.
+    :ivar total_timeout: seconds that waiting and running may take together; None takes the
+        configured default.
+    :ivar interrupt: whether a handler in a thread that goes on after it was told to stop gets
+        :exc:`deferpost.Interrupted` raised in it.
+    :ivar retries: how often a call is run again whose worker process was lost.
     """
 
     path: str
     handler: Any
     pool: str
     timeout: float | None = None
+    queue_timeout: float | None = None
+    total_timeout: float | None = None
+    interrupt: bool = False
+    retries: int = 0
     max_body: int | None = None
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     stream: bool = False
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker of a pool at one moment.
+
+    :ivar name: by which it is restarted; no other worker of its pool has it.
+    :ivar pid: the number of its process; None where it is not a process of its own.
+    :ivar stage: ``starting``, ``idle``, ``busy`` or ``leaving``.
+    :ivar job: the key of the job that it runs (:attr:`deferpost.jobs.Job.key`); None without one.
+    :ivar job_id: the id of that job's request.
+    :ivar route: that job's route.
+    :ivar run_seconds: how long it has been running that job.
+    :ivar canceling: whether that job was told to stop.
+    :ivar jobs_done: jobs that it has ended.
+    :ivar age: seconds since it was started.
+    :ivar memory: bytes of resident memory of its process; None where that is not known.
+    """
+
+    name: str
+    pid: int | None
+    stage: str
+    job: int | None
+    job_id: str | None
+    route: str | None
+    run_seconds: float
+    canceling: bool
+    jobs_done: int
+    age: float
+    memory: int | None
 
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):

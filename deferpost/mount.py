@@ -72,6 +72,10 @@ class DeferPost(PostResource):
         client has left.
     :param stream: whether the handler starts when the headers are in and reads ``call.body``
         while it arrives, where the site can do that; see :meth:`deferpost.App.post`.
+    :param queue_timeout: how long a call may wait for its start: seconds, or text.
+    :param total_timeout: how long waiting and running may take together: seconds, or text.
+    :param interrupt: see :meth:`deferpost.App.post`.
+    :param retries: see :meth:`deferpost.App.post`.
     :param service: see :func:`mount_app`.
     :param reactor: see :func:`mount_app`.
     :param grace: see :func:`mount_app`.
@@ -89,6 +93,10 @@ class DeferPost(PostResource):
         max_body: str | int = _SETTINGS.max_body,
         on_disconnect: str = "cancel",
         stream: bool = False,
+        queue_timeout: str | float | None = None,
+        total_timeout: str | float | None = None,
+        interrupt: bool = False,
+        retries: int = 0,
         service: IServiceCollection | None = None,
         reactor: Any = None,
         grace: str | float = 5.0,
@@ -96,7 +104,16 @@ class DeferPost(PostResource):
         gate: Callable[[CallHead], None] | None = None,
     ) -> None:
         app = App()
-        app.post("/", pool=pool, on_disconnect=on_disconnect, stream=stream)(handler)
+        app.post(
+            "/",
+            pool=pool,
+            on_disconnect=on_disconnect,
+            stream=stream,
+            queue_timeout=queue_timeout,
+            total_timeout=total_timeout,
+            interrupt=interrupt,
+            retries=retries,
+        )(handler)
         runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory, gate)
         super().__init__(app.routes[0], runtime.context)
 

@@ -97,6 +97,8 @@ class Runtime:
     :param max_body: bytes for routes that set none.
     :param directory: where large bodies are kept; None for the system's choice.
     :param gate: refuses calls; see :class:`deferpost.web.post.PostContext`.
+    :param observer: hears of jobs that are over and of calls that are turned away
+        (:class:`deferpost.interfaces.IJobObserver`).
     :param now: the monotonic clock, in seconds.
     :raises deferpost.errors.DeclarationError: a route names a pool that is not there, or one
         that cannot run its handler.
@@ -112,11 +114,13 @@ class Runtime:
         max_body: int,
         directory: str | None = None,
         gate: Callable[[CallHead], None] | None = None,
+        observer: Any = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._now = now
         self._directory = directory
+        self._observer = observer
         # Workers are started from whichever folder is current then.
         sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
         self._sources: dict[str, Handlers] = {}
@@ -149,6 +153,7 @@ class Runtime:
             timeout=timeout,
             max_body=max_body,
             gate=gate,
+            observer=observer,
         )
 
     @property
@@ -173,7 +178,7 @@ class Runtime:
                         directory=self._directory,
                     )
                 )
-            self._dispatcher = Dispatcher(self._pools, self._now)
+            self._dispatcher = Dispatcher(self._pools, self._now, self._observer)
             if self._stopped:
                 self._dispatcher.close()
 

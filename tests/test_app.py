@@ -292,7 +292,9 @@ def test_default_plans() -> None:
 def test_whatever_is_declared(path: Any, timeout: Any, max_body: Any, on_disconnect: Any) -> None:
     """Whatever is declared is a route that can work, or is refused in a sentence."""
     try:
-        route = declare(path, render, None, timeout, max_body, on_disconnect)
+        route = declare(
+            path, render, None, timeout=timeout, max_body=max_body, on_disconnect=on_disconnect
+        )
     except DeclarationError as error:
         assert str(error)  # noqa: PT017 (either of two is right)
     else:

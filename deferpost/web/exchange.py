@@ -19,7 +19,10 @@ from deferpost.model import Answer, OnDisconnect, Reason
 from deferpost.web.problems import problem_of
 from deferpost.web.respond import common_fields, respond_problem, set_common
 
-__all__ = ["Exchange", "OpenExchanges", "log_failure"]
+__all__ = ["CLIENT_LEFT", "Exchange", "OpenExchanges", "log_failure"]
+
+#: What stands in place of a status where the client left before its response.
+CLIENT_LEFT = 499
 
 _log = Logger(namespace="deferpost.web")
 
@@ -67,9 +70,19 @@ class Exchange:
     :param on_disconnect: what becomes of the job when the client leaves.
     :param now: the monotonic clock, in seconds.
     :param open_exchanges: where this counts until it ends.
+    :param responded: called once, with the job and the status that was sent, when this has ended.
     """
 
-    __slots__ = ("_job", "_left", "_now", "_on_disconnect", "_open", "_request", "_writer")
+    __slots__ = (
+        "_job",
+        "_left",
+        "_now",
+        "_on_disconnect",
+        "_open",
+        "_request",
+        "_responded",
+        "_writer",
+    )
 
     def __init__(
         self,
@@ -78,12 +91,14 @@ class Exchange:
         on_disconnect: OnDisconnect,
         now: Callable[[], float],
         open_exchanges: OpenExchanges,
+        responded: Callable[[Job, int], None],
     ) -> None:
         self._request = request
         self._job = job
         self._on_disconnect = on_disconnect
         self._now = now
         self._open = open_exchanges
+        self._responded = responded
         self._left = False
         self._writer: BodyWriter | None = None
 
@@ -100,12 +115,13 @@ class Exchange:
 
     def _ended(self, reason: Failure | None) -> None:
         if reason is None:
-            self._open.discard(self)
+            self._finished(None)
         else:
             self._client_left(reason)
 
     def _finished(self, _: object) -> None:
         self._open.discard(self)
+        self._responded(self._job, self._request.code)
 
     def _client_left(self, _: Failure) -> None:
         """The connection is gone: remove or cancel the job, or let it finish unread."""
@@ -117,6 +133,7 @@ class Exchange:
             self._writer.stop(finish=finish)
         elif not finish:
             self._job.cancel(Reason.CLIENT_DISCONNECTED)
+        self._responded(self._job, CLIENT_LEFT)
 
     def _common(self) -> None:
         job = self._job

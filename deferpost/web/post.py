@@ -40,6 +40,11 @@ class PostContext:
     :ivar max_body: bytes for routes that set none.
     :ivar gate: looks at each call, on our own wire before its body is read, and refuses it by
         raising :class:`~deferpost.errors.HTTPError`, with 401, 403 or 429 for example.
+    :ivar queue_timeout: seconds that calls of routes that set none may wait; None for no limit.
+    :ivar total_timeout: seconds that calls of routes that set none may wait and run; None for no
+        limit.
+    :ivar observer: hears of calls that are turned away
+        (:class:`deferpost.interfaces.IJobObserver`).
     """
 
     dispatcher: Callable[[], Dispatcher]
@@ -48,6 +53,9 @@ class PostContext:
     timeout: float | None
     max_body: int
     gate: Callable[[CallHead], None] | None = None
+    queue_timeout: float | None = None
+    total_timeout: float | None = None
+    observer: Any = None
 
 
 @implementer(IEarlyResource)
@@ -139,7 +147,16 @@ class PostResource(Resource):
             _log.error("[{job}] the body could not be kept: {error}", job=id, error=error)
         elif not isinstance(error, DeferPostError):
             _log.failure("[{job}] could not be submitted", job=id)
-        respond_problem(request, problem_of(error), id)
+        problem = problem_of(error)
+        respond_problem(request, problem, id)
+        observer = self._context.observer
+        if observer is not None:
+            try:
+                observer.refused(
+                    self._route.path, problem.status, problem.reason or str(problem.status)
+                )
+            except Exception:
+                _log.failure("[{job}] its refusal was not observed", job=id)
 
     def _whole_body(self, request: Any) -> BinaryIO:
         """The body of a request that is complete, if it may be run."""
@@ -188,6 +205,11 @@ class PostResource(Resource):
         dispatcher = context.dispatcher()
         job, answer = dispatcher.submit(route.pool, self._head(request, id), body)
         request.deferpost_job = job  # for an access log that wants its times
-        Exchange(request, job, route.on_disconnect, context.now, context.open_exchanges).begin(
-            answer
-        )
+        Exchange(
+            request,
+            job,
+            route.on_disconnect,
+            context.now,
+            context.open_exchanges,
+            dispatcher.responded,
+        ).begin(answer)

@@ -12,6 +12,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from deferpost.bodies import SpooledBody
+from deferpost.web.exchange import CLIENT_LEFT
 from deferpost.wire.limits import Limits
 from deferpost.wire.refusals import RequestRefused
 from deferpost.wire.request import WireRequest
@@ -28,9 +29,6 @@ __all__ = [
 ]
 
 _log = Logger(namespace="deferpost.access")
-
-#: What the access log says of a request whose client left before its response.
-CLIENT_LEFT = 499
 
 _UNPRINTABLE = re.compile(rb"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 
