@@ -19,6 +19,7 @@ from deferpost.errors import (
     DeferPostError,
     HandlerFailed,
     HTTPError,
+    Interrupted,
     PoolBroken,
     PoolFull,
     ShuttingDown,
@@ -28,9 +29,12 @@ from deferpost.errors import (
 
 
 def test_one_tree() -> None:
-    """Every error can be caught by its root, but for the one that nobody is to catch."""
+    """Every error can be caught by its root, but for the ones that nobody is to catch."""
     classes = {getattr(errors, name) for name in errors.__all__}
-    assert {kind for kind in classes if not issubclass(kind, DeferPostError)} == {Canceled}
+    assert {kind for kind in classes if not issubclass(kind, DeferPostError)} == {
+        Canceled,
+        Interrupted,
+    }
 
 
 def test_canceled_passes_by_except_exception() -> None:
