@@ -35,6 +35,7 @@ DEV = [
     "mypy-zope",
     "pytest-randomly",
     "pytest-timeout",
+    "pytest-xdist",
     "ruff",
     "setuptools>=68",  # the packaging test builds without isolation
     "types-docutils",
@@ -74,6 +75,7 @@ setup(
         "httptools>=0.8",
         "msgspec",
         "multipart>=2.0",
+        "prometheus_client>=0.22",
         "treq",
         "zope.interface",
     ],

@@ -244,6 +244,7 @@ def latency_under_load(daemon: Daemon, case: str, count: int = 200, most: float 
         return probe(daemon, count, most=most)
 
 
+@pytest.mark.alone
 def test_livez_while_all_are_busy(daemon: StartDaemon, note: Note) -> None:
     """However busy the workers are, /livez is answered soon: the reactor runs none of the work."""
     served = daemon(BUSY, BUSY_OPTIONS)
