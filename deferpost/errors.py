@@ -17,15 +17,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deferpost.fields import check_field, printable
-from deferpost.model import Reason
+from deferpost.model import Quota, Reason
 
 __all__ = [
     "BadRequest",
     "BodyBroken",
     "BodyTooLarge",
     "Canceled",
+    "ClientQuota",
     "ConfigurationError",
     "DeadlineExceeded",
+    "DeadlineUnmeetable",
     "DeclarationError",
     "DeferPostError",
     "HTTPError",
@@ -150,16 +152,42 @@ class StorageFailed(DeferPostError):
 
 
 class PoolFull(DeferPostError):
-    """Every worker is busy and the pool's queue is at its bound.
+    """Every worker is busy and the pool's queue is at its bound, or too many bytes wait with it.
 
     :param pool: the pool's name.
     :param retry_after: seconds after which there is likely to be room.
+    :param quota: the bound that is reached, where that is known.
     """
 
-    def __init__(self, pool: str, retry_after: int = 1) -> None:
+    def __init__(self, pool: str, retry_after: int = 1, quota: Quota | None = None) -> None:
         super().__init__(f"pool {pool!r} is full")
         self.pool = pool
         self.retry_after = retry_after
+        self.quota = quota
+
+
+class DeadlineUnmeetable(DeferPostError):
+    """By what was measured, the job would not be in time: it is not even begun.
+
+    :param retry_after: seconds after which it is likely to be.
+    """
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__("the work could not be done in time: too much of it waits already")
+        self.retry_after = retry_after
+
+
+class ClientQuota(DeferPostError):
+    """The client has as many calls under way as one may have.
+
+    :param most: how many that are.
+    :param retry_after: seconds after which one of them is likely to be over.
+    """
+
+    def __init__(self, most: int, retry_after: int = 1) -> None:
+        super().__init__(f"a client has at most {most} calls under way at once here")
+        self.retry_after = retry_after
+        self.quota = Quota("client", most, 0)
 
 
 class PoolBroken(DeferPostError):

@@ -25,6 +25,7 @@ __all__ = [
     "IBodySink",
     "IChunkSink",
     "IChunkSource",
+    "IForeseeable",
     "IInspectable",
     "IJobObserver",
     "IPoolPlan",
@@ -39,7 +40,12 @@ class IWorkerPool(Interface):
     name = Attribute("The name by which routes ask for it.")
 
     def submit(job: Job) -> Deferred[Answer]:
-        """Run a job, now or when a worker is free; first come, first served.
+        """Run a job, now or when a worker is free.
+
+        Of those that wait, the one is next with the least ``created + urgency * ageing``; equals
+        are served as they come.  One whose :attr:`~deferpost.jobs.Job.start_by` or ``finish_by``
+        has passed does not start, and ends as expired; so does one that runs when its ``timeout``
+        is over or its ``finish_by`` has passed.
 
         The pool closes ``job.body`` when it no longer needs it, and tells the job each event of
         its life-cycle, the last one when its code has ended.  The body is a binary file; of a
@@ -68,6 +74,26 @@ class IWorkerPool(Interface):
             where it cannot be.
         :returns: a Deferred that fires with the number of workers left behind: threads whose
             handlers did not return.
+        """
+
+
+class IForeseeable(Interface):
+    """A started pool that tells what it would do with a job, before there is one.
+
+    An optional interface beside :class:`IWorkerPool`.  For the reactor thread.
+    """
+
+    def check() -> None:
+        """Whether it runs anything now, however full it is.
+
+        :raises deferpost.errors.PoolBroken: it has no worker and cannot start one.
+        :raises deferpost.errors.ShuttingDown: it is stopping.
+        """
+
+    def ahead_of(urgency: int) -> int:
+        """How many of the jobs that wait are sure to start before one that comes now.
+
+        :param urgency: of that one (:attr:`deferpost.jobs.Job.urgency`).
         """
 
 
@@ -125,6 +151,7 @@ class PoolContext:
     :ivar source: the handlers of the routes that name this pool.
     :ivar now: the monotonic clock, in seconds; called on any thread.
     :ivar directory: where large bodies are kept; None for the system's choice.
+    :ivar ageing: seconds in the queue that a step of urgency is worth.
     """
 
     name: str
@@ -132,6 +159,7 @@ class PoolContext:
     source: WorkSource
     now: Callable[[], float]
     directory: str | None = None
+    ageing: float = 10.0
 
 
 class IPoolPlan(Interface):
@@ -159,8 +187,13 @@ class IChunkSink(Interface):
 class IChunkSource(Interface):
     """A body that a worker is still making.  All calls are on the reactor thread."""
 
-    def open(sink: IChunkSink) -> None:
-        """Deliver to ``sink``, what has already come first.  Called once."""
+    def open(sink: IChunkSink, apart: bool = False) -> None:
+        """Deliver to ``sink``, what has already come first.  Called once.
+
+        :param apart: whether each chunk is delivered by itself, and ``sink.flush()`` is called
+            behind the last of those that came together; else small ones that came quickly after
+            each other may be delivered as one.
+        """
 
     def pause() -> None:
         """Deliver nothing until :meth:`resume`; the worker is held back soon after."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from deferpost.lifecycle import ENDED, Event, advance
 from deferpost.model import CallHead, Progress, Reason, Rung, State
+from deferpost.progress import Noted, progress_of
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -37,7 +38,7 @@ class Job:
     :param created: when it was submitted, in seconds of the monotonic clock.
     :param on_end: called once, with the job, when its code has ended.
     :param start_by: when it must have started, in seconds of the monotonic clock; None for no
-        limit.
+        limit of its own.  One that is to be over by a time has to have started by then, too.
     :param urgency: 0 for the most urgent to 7 for the least (RFC 9218, section 4.1).
     :param retries: how often it may run again when its worker process was lost.
 
@@ -46,27 +47,37 @@ class Job:
     :ivar canceled: true from the moment at which nobody wants the result any more.
     :ivar status: the HTTP status that was sent, 499 where the client left first; None while its
         exchange with the client goes on.
+    :ivar held: bytes of its body that count against what its pool may hold.
+    :ivar body_bytes: the size of its body; None where it is not known when it is submitted.
+    :ivar sent_bytes: how much of the body of its response was written; None until the exchange
+        is over.
+    :ivar worker: the name of the worker that has it, or had it, where its pool says so
+        (:attr:`deferpost.model.WorkerStatus.name`).
     """
 
     __slots__ = (
         "answer",
         "body",
+        "body_bytes",
         "canceled",
         "created",
         "ended",
         "head",
+        "held",
         "key",
+        "noted",
         "on_end",
-        "progress",
         "reason",
         "retries",
         "rung",
+        "sent_bytes",
         "start_by",
         "started",
         "state",
         "status",
         "stop",
         "urgency",
+        "worker",
     )
 
     def __init__(
@@ -86,16 +97,23 @@ class Job:
         self.body: Any = body
         self.created = created
         self.on_end = on_end
+        finish_by = head.finish_by
+        if finish_by is not None and (start_by is None or finish_by < start_by):
+            start_by = finish_by
         self.start_by = start_by
         self.urgency = urgency
         self.retries = retries
         self.status: int | None = None
+        self.held = 0
+        self.body_bytes: int | None = None
+        self.sent_bytes: int | None = None
+        self.worker: str | None = None
         self.started: float | None = None
         self.ended: float | None = None
         self.state = State.QUEUED
         self.reason: Reason | None = None
         self.rung: Rung | None = None
-        self.progress: Progress | None = None
+        self.noted: Noted | None = None
         self.canceled = False
         self.answer: Deferred[Answer] | None = None
         self.stop: Callable[[Job, Reason], None] | None = None
@@ -130,9 +148,15 @@ class Job:
             return 0.0
         return (self.ended if self.ended is not None else now) - self.started
 
-    def report(self, progress: Progress) -> None:
+    def report(self, done: Any, total: Any, message: Any) -> None:
         """Keep the newest progress.  On any thread: it is one assignment."""
-        self.progress = progress
+        self.noted = (done, total, message)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far its handler says that it is; None where it has said nothing that can be shown."""
+        noted = self.noted
+        return None if noted is None else progress_of(noted)
 
     def happened(self, event: Event, reason: Reason | None = None) -> None:
         """Take one event of the life-cycle.

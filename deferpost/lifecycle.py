@@ -10,7 +10,7 @@ import enum
 
 from deferpost.model import Reason, State
 
-__all__ = ["ENDED", "TABLE", "Event", "ImpossibleEvent", "advance"]
+__all__ = ["DEADLINES", "ENDED", "REASONS", "TABLE", "Event", "ImpossibleEvent", "advance"]
 
 
 class Event(enum.StrEnum):
@@ -23,6 +23,7 @@ class Event(enum.StrEnum):
     EXPIRE = "expire"  #: its time is up
     SUCCEED = "succeed"  #: its code has ended with an answer that was delivered
     FAIL = "fail"  #: its code has ended with an error, or its worker is lost
+    RETRY = "retry"  #: its worker is lost, and it is to run again
     STOP = "stop"  #: its code has ended after a cancel or an expiry
 
 
@@ -34,9 +35,28 @@ TABLE: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.FAIL): State.FAILED,
     (State.RUNNING, Event.SUCCEED): State.SUCCEEDED,
     (State.RUNNING, Event.FAIL): State.FAILED,
+    (State.RUNNING, Event.RETRY): State.QUEUED,
     (State.RUNNING, Event.CANCEL): State.CANCELING,
     (State.RUNNING, Event.EXPIRE): State.CANCELING,
     (State.CANCELING, Event.STOP): State.CANCELED,
+}
+
+#: Reasons of a job whose time is up.
+DEADLINES = frozenset({Reason.DEADLINE_QUEUE, Reason.DEADLINE_RUN, Reason.DEADLINE_TOTAL})
+
+#: Event → the reasons that it can give a job; an event that is not listed gives none.  A job
+#: keeps the first that it gets.
+REASONS: dict[Event, frozenset[Reason]] = {
+    Event.CANCEL: frozenset(
+        {
+            Reason.CLIENT_DISCONNECTED,
+            Reason.REQUESTED,
+            Reason.SHUTDOWN,
+            Reason.ERROR,  # its answer could not be written
+        }
+    ),
+    Event.EXPIRE: DEADLINES,
+    Event.FAIL: frozenset({Reason.ERROR, Reason.WORKER_LOST, Reason.CLIENT_DISCONNECTED}),
 }
 
 #: States that are final.
@@ -61,6 +81,6 @@ def advance(state: State, event: Event, reason: Reason | None) -> State:
         following = TABLE[state, event]
     except KeyError:
         raise ImpossibleEvent(f"a job that is {state} cannot {event}") from None
-    if following is State.CANCELED and reason is Reason.DEADLINE_RUN:
+    if following is State.CANCELED and reason in DEADLINES:
         return State.EXPIRED
     return following

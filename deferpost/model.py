@@ -21,6 +21,7 @@ __all__ = [
     "OnDisconnect",
     "PoolStatus",
     "Progress",
+    "Quota",
     "Reason",
     "Reply",
     "Route",
@@ -177,8 +178,11 @@ class Control(Protocol):
     def canceled(self) -> bool:
         """True from the moment at which nobody wants the result any more."""
 
-    def report(self, progress: Progress) -> None:
-        """Keep how far the job is.  Called on the handler's thread."""
+    def report(self, done: Any, total: Any, message: Any) -> None:
+        """Keep how far the job is.  Called on any thread of the handler, and often.
+
+        What is said is looked at later, by :func:`deferpost.progress.progress_of`.
+        """
 
 
 class Reply:
@@ -273,8 +277,16 @@ Work = Callable[[CallHead, BinaryIO, Control], Answer]
 class WorkSource(Protocol):
     """The handlers of one pool, for whichever way its workers need them."""
 
-    def work(self) -> Work:
-        """The work of one more worker in this process; classes are built once for each."""
+    @property
+    def interruptible(self) -> frozenset[str]:
+        """The routes whose handlers may be interrupted by force, where threads run them."""
+
+    def work(self, around: Callable[..., Any] | None = None) -> Work:
+        """The work of one more worker in this process; classes are built once for each.
+
+        :param around: calls what it is given, with further arguments, for what is the handler's
+            own of :attr:`interruptible` routes; None to call it directly.
+        """
 
     def coroutine(self, head: CallHead, body: BinaryIO, control: Control) -> Any:
         """The coroutine of a call to an ``async def`` handler, which gives a Reply or a value."""
@@ -322,6 +334,21 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
 
 
+class Quota(msgspec.Struct, frozen=True):
+    """A bound on what is under way at once, as clients are told of it.
+
+    :ivar name: ``pool`` or ``client``: whose bound it is.
+    :ivar most: how much there may be.
+    :ivar left: how much more there may be now.
+    :ivar unit: ``concurrent-requests`` or ``content-bytes``.
+    """
+
+    name: str
+    most: int
+    left: int
+    unit: str = "concurrent-requests"
+
+
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker of a pool at one moment.
 
@@ -363,6 +390,9 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     :ivar stuck: of those running, jobs that were told to stop and have not yet.
     :ivar ready: whether a job submitted now would be run.
     :ivar restarts: workers replaced since the start.
+    :ivar hung: whether every worker has a job that was told to stop some time ago and goes on.
+    :ivar oldest_waiting: seconds that the job has waited that has waited longest; None where none
+        waits.
     """
 
     name: str
@@ -374,3 +404,5 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     stuck: int
     ready: bool
     restarts: int = 0
+    hung: bool = False
+    oldest_waiting: float | None = None

@@ -134,8 +134,8 @@ def test_cancel_after_its_end() -> None:
 def test_newest_progress() -> None:
     """Of what a handler reports, the newest is kept."""
     job, _ = make_job()
-    job.report(Progress(1, 3))
-    job.report(Progress(2, 3, "almost"))
+    job.report(1, 3, "")
+    job.report(2, 3, "almost")
     assert job.progress == Progress(2, 3, "almost")
 
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deferpost.lifecycle import ENDED, TABLE, Event, ImpossibleEvent, advance
+from deferpost.lifecycle import (
+    DEADLINES,
+    ENDED,
+    REASONS,
+    TABLE,
+    Event,
+    ImpossibleEvent,
+    advance,
+)
 from deferpost.model import Reason, State
 
 #: What may happen, written down a second time: a transition is not changed by accident.
@@ -19,6 +27,7 @@ LIFE = {
     (State.QUEUED, Event.FAIL): State.FAILED,
     (State.RUNNING, Event.SUCCEED): State.SUCCEEDED,
     (State.RUNNING, Event.FAIL): State.FAILED,
+    (State.RUNNING, Event.RETRY): State.QUEUED,
     (State.RUNNING, Event.CANCEL): State.CANCELING,
     (State.RUNNING, Event.EXPIRE): State.CANCELING,
     (State.CANCELING, Event.STOP): State.CANCELED,
@@ -67,7 +76,7 @@ def test_table_is_the_whole_truth() -> None:
 )
 def test_expired_or_canceled(state: State, event: Event, reason: Reason | None) -> None:
     """A job whose time was up ends as expired; one stopped for another reason, as canceled."""
-    expected = State.EXPIRED if reason is Reason.DEADLINE_RUN else State.CANCELED
+    expected = State.EXPIRED if reason in DEADLINES else State.CANCELED
     assert advance(state, event, reason) is expected
 
 
@@ -76,6 +85,16 @@ def test_expired_or_canceled(state: State, event: Event, reason: Reason | None) 
 def test_reason_does_not_end_what_runs(event: Event, reason: Reason | None) -> None:
     """Whatever the reason, code that runs is canceling, and never canceled or expired, yet."""
     assert advance(State.RUNNING, event, reason) is LIFE[State.RUNNING, event]
+
+
+def test_every_reason_has_its_event() -> None:
+    """Each reason is given by an event, one that is about time by none but the expiry."""
+    given = [reason for reasons in REASONS.values() for reason in reasons]
+    assert set(given) == set(Reason)
+    assert {reason for reason in DEADLINES if given.count(reason) > 1} == set()
+    assert REASONS[Event.EXPIRE] == DEADLINES
+    assert set(REASONS) <= {event for _, event in TABLE}
+    assert Event.SUCCEED not in REASONS
 
 
 def test_the_ended_are_final() -> None:

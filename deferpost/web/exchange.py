@@ -1,10 +1,12 @@
 """One request and its response: from a submitted job to the last byte, or to a client that left.
 
-Ends in exactly one of the two.  For the reactor thread.
+Ends in exactly one of the two.  :mod:`deferpost.exchanges` decides what follows what; this does it.
+For the reactor thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +16,13 @@ from twisted.python.failure import Failure
 
 from deferpost.bodies import PIECE_BYTES, BodyWriter
 from deferpost.errors import HandlerFailed, HTTPError, WorkerLost
+from deferpost.exchanges import Act, ExchangeEvent, ExchangeState, advance, job_goes_on
 from deferpost.jobs import Job
 from deferpost.model import Answer, OnDisconnect, Reason
-from deferpost.web.problems import problem_of
+from deferpost.web.problems import Problem, problem_of
 from deferpost.web.respond import common_fields, respond_problem, set_common
 
-__all__ = ["CLIENT_LEFT", "Exchange", "OpenExchanges", "log_failure"]
+__all__ = ["CLIENT_LEFT", "Exchange", "OpenExchanges", "log_failure", "problem_for"]
 
 #: What stands in place of a status where the client left before its response.
 CLIENT_LEFT = 499
@@ -65,6 +68,9 @@ class OpenExchanges:
 class Exchange:
     """A request whose job was submitted.
 
+    :mod:`deferpost.exchanges` has the table of its life; each event is taken through
+    :meth:`_take`, and what the table says is done.
+
     :param request: the request, of which nothing has been written.
     :param job: its job.
     :param on_disconnect: what becomes of the job when the client leaves.
@@ -75,12 +81,12 @@ class Exchange:
 
     __slots__ = (
         "_job",
-        "_left",
         "_now",
         "_on_disconnect",
         "_open",
         "_request",
         "_responded",
+        "_state",
         "_writer",
     )
 
@@ -99,8 +105,13 @@ class Exchange:
         self._now = now
         self._open = open_exchanges
         self._responded = responded
-        self._left = False
-        self._writer: BodyWriter | None = None
+        self._state = ExchangeState.WAITING
+        self._writer: BodyWriter | None = None  # of a body that leaves piece by piece
+
+    @property
+    def state(self) -> ExchangeState:
+        """Where it stands."""
+        return self._state
 
     def begin(self, answer: Deferred[Answer]) -> None:
         """Watch the client and wait for the answer."""
@@ -110,49 +121,84 @@ class Exchange:
         if watch is not None:
             watch(self._ended)
         else:
-            request.notifyFinish().addCallbacks(self._finished, self._client_left)
+            request.notifyFinish().addCallbacks(self._written, self._left)
         answer.addCallbacks(self._answered, self._failed)
+
+    def _take(self, event: ExchangeEvent) -> Act:
+        """Take one event.
+
+        :returns: what is to be done now.
+        """
+        self._state, act = advance(self._state, event)
+        return act
+
+    # What the request tells.
 
     def _ended(self, reason: Failure | None) -> None:
         if reason is None:
-            self._finished(None)
+            self._written(None)
         else:
-            self._client_left(reason)
+            self._left(reason)
 
-    def _finished(self, _: object) -> None:
-        self._open.discard(self)
-        self._responded(self._job, self._request.code)
+    def _written(self, _: object) -> None:
+        self._take(ExchangeEvent.WRITTEN)
+        self._close(self._request.code)
 
-    def _client_left(self, _: Failure) -> None:
+    def _left(self, _: Failure) -> None:
         """The connection is gone: remove or cancel the job, or let it finish unread."""
-        self._left = True
-        self._open.discard(self)
-        # One that has not started is removed in either case.
-        finish = self._on_disconnect is OnDisconnect.FINISH and self._job.started is not None
+        act = self._take(ExchangeEvent.LEAVE)
+        if act is Act.NOTHING:
+            return
+        if act is Act.CLOSE:
+            self._close(self._request.code)
+            return
+        job = self._job
+        goes_on = job_goes_on(self._on_disconnect, job.started is not None)
         if self._writer is not None:
-            self._writer.stop(finish=finish)
-        elif not finish:
-            self._job.cancel(Reason.CLIENT_DISCONNECTED)
-        self._responded(self._job, CLIENT_LEFT)
+            self._writer.stop(finish=goes_on)
+        elif not goes_on:
+            job.cancel(Reason.CLIENT_DISCONNECTED)
+        self._close(CLIENT_LEFT)
+
+    def _close(self, status: int) -> None:
+        job, request = self._job, self._request
+        job.sent_bytes = request.sentLength
+        self._open.discard(self)
+        self._responded(job, status)
+
+    # What the job tells.
+
+    def _answered(self, answer: Answer) -> None:
+        act = self._take(ExchangeEvent.ANSWER)
+        try:
+            if act is Act.WRITE:
+                self._write(answer)
+            elif answer.length is None:
+                answer.body.discard()  # it is only still here because it is to finish
+            else:
+                answer.close()
+        except Exception:
+            self._defect(Failure())
+            _let_go(answer)
+
+    def _failed(self, failure: Failure) -> None:
+        act = self._take(ExchangeEvent.FAIL)
+        try:
+            error: BaseException = failure.value  # type: ignore[assignment]  # it has one
+            log_failure(error, self._job)
+            if act is Act.EXPLAIN:
+                self._explain(error)
+        except Exception:
+            self._defect(Failure())
+
+    # Writing.
 
     def _common(self) -> None:
         job = self._job
         now = self._now()
         set_common(self._request, job.head.id, job.queue_so_far(now), job.run_so_far(now))
 
-    def _answered(self, answer: Answer) -> None:
-        try:
-            self._write(answer)
-        except Exception:
-            self._defect(Failure())
-
     def _write(self, answer: Answer) -> None:
-        if self._left:
-            if answer.length is None:
-                answer.body.discard()  # it is only still here because it is to finish
-            else:
-                answer.close()
-            return
         request = self._request
         body = answer.body
         small = type(body) is bytes and len(body) <= PIECE_BYTES
@@ -195,23 +241,14 @@ class Exchange:
         write(answer.status, (*common, *answer.headers), body)
         return True
 
-    def _failed(self, failure: Failure) -> None:
-        try:
-            self._write_failure(failure)
-        except Exception:
-            self._defect(Failure())
-
-    def _write_failure(self, failure: Failure) -> None:
-        error: BaseException = failure.value  # type: ignore[assignment]  # it has one
-        log_failure(error, self._job)
-        if not self._left:
-            if isinstance(error, CancelledError):
-                error = HTTPError(503, "The work was canceled.", extensions={"reason": "requested"})
-            self._common()
-            respond_problem(self._request, problem_of(error), self._job.head.id)
+    def _explain(self, error: BaseException) -> None:
+        """Write an error."""
+        self._common()
+        respond_problem(self._request, problem_for(error), self._job.head.id)
 
     def _broken(self, error: Exception) -> None:
         """The body broke off: the only honest sign is a connection that ends before it."""
+        self._take(ExchangeEvent.BREAK)
         log_failure(error, self._job)
         _log.warn(
             "[{job}] {route}: the reply broke off: {error}",
@@ -224,13 +261,33 @@ class Exchange:
     def _defect(self, failure: Failure) -> None:
         """An error of our own: never a silent hang for the client."""
         _log.failure("[{job}] could not be answered", failure=failure, job=self._job.head.id)
-        error: BaseException = failure.value  # type: ignore[assignment]  # as above
-        if self._left:
-            return
-        if self._writer is None and not self._request.startedWriting:
-            respond_problem(self._request, problem_of(error), self._job.head.id)
-        else:
+        clean = self._writer is None and not self._request.startedWriting
+        act = self._take(ExchangeEvent.DEFECT if clean else ExchangeEvent.DEFECT_MIDWAY)
+        if act is Act.APOLOGIZE:
+            error: BaseException = failure.value  # type: ignore[assignment]  # as above
+            try:
+                respond_problem(self._request, problem_of(error), self._job.head.id)
+            except Exception:
+                _log.failure("[{job}] could not be told so", job=self._job.head.id)
+                act = self._take(ExchangeEvent.DEFECT_MIDWAY)
+        if act is Act.DISCONNECT:
             self._request.loseConnection()
+
+
+def _let_go(answer: Answer) -> None:
+    """End what could not be written: its file, or the job that makes its stream."""
+    with contextlib.suppress(Exception):  # it may be what the defect is about
+        if answer.length is None:
+            answer.body.abandon(Reason.ERROR)
+        else:
+            answer.close()
+
+
+def problem_for(error: BaseException) -> Problem:
+    """What a client is told of the error of its job."""
+    if isinstance(error, CancelledError):
+        error = HTTPError(503, "The work was canceled.", extensions={"reason": "requested"})
+    return problem_of(error)
 
 
 def log_failure(error: BaseException, job: Job) -> None:
