@@ -6,16 +6,16 @@ of theirs: then they start and stop with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 
+from deferpost.admission import AdmissionRules
 from deferpost.app import DEFAULT_PLANS, App
+from deferpost.credentials import Gate
 from deferpost.dispatch import Dispatcher
-from deferpost.model import CallHead
 from deferpost.service import Runtime, RuntimeService
 from deferpost.settings import Settings
 from deferpost.units import parse_duration, parse_size
@@ -36,7 +36,10 @@ def mount_app(
     max_body: str | int = _SETTINGS.max_body,
     grace: str | float = 5.0,
     directory: str | None = None,
-    gate: Callable[[CallHead], None] | None = None,
+    gate: Gate | None = None,
+    queue_timeout: str | float | None = None,
+    total_timeout: str | float | None = None,
+    max_jobs_per_client: int = 0,
 ) -> Resource:
     """An app as a resource.  On the reactor thread.
 
@@ -49,12 +52,22 @@ def mount_app(
     :param grace: how long jobs get to end when the pools are stopped.
     :param directory: where large bodies and replies are kept; None for the system's choice.
     :param gate: looks at each call before it is accepted, and refuses it by raising
-        :class:`deferpost.HTTPError`, with 401, 403 or 429 for example.  On a
-        :class:`deferpost.DeferPostSite` that is before its body is uploaded.  It is called on the
-        reactor thread, and is to answer at once.
+        :class:`deferpost.HTTPError`, with 401, 403 or 429 for example.  It may return who calls,
+        for ``call.principal``.  On a :class:`deferpost.DeferPostSite` that is before its body is
+        uploaded.  It is called on the reactor thread, and is to answer at once.
+        :class:`deferpost.BearerTokens` and :class:`deferpost.SignedCalls` are gates.
+    :param queue_timeout: how long calls of routes that set none may wait for their start; None
+        for no limit.
+    :param total_timeout: how long waiting and running may take together, likewise.
+    :param max_jobs_per_client: how many calls one client may have under way; 0 for no bound.
     :raises deferpost.errors.DeclarationError: a route names a pool that is not there.
     """
-    runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory, gate)
+    rules = AdmissionRules(
+        queue_timeout=None if queue_timeout is None else parse_duration(queue_timeout),
+        total_timeout=None if total_timeout is None else parse_duration(total_timeout),
+        max_jobs_per_client=max_jobs_per_client,
+    )
+    runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory, gate, rules)
     return AppResource(app.routes, runtime.context)
 
 
@@ -81,6 +94,7 @@ class DeferPost(PostResource):
     :param grace: see :func:`mount_app`.
     :param directory: see :func:`mount_app`.
     :param gate: see :func:`mount_app`.
+    :param max_jobs_per_client: see :func:`mount_app`.
     :raises deferpost.errors.DeclarationError: something of it cannot work.
     """
 
@@ -101,7 +115,8 @@ class DeferPost(PostResource):
         reactor: Any = None,
         grace: str | float = 5.0,
         directory: str | None = None,
-        gate: Callable[[CallHead], None] | None = None,
+        gate: Gate | None = None,
+        max_jobs_per_client: int = 0,
     ) -> None:
         app = App()
         app.post(
@@ -114,7 +129,8 @@ class DeferPost(PostResource):
             interrupt=interrupt,
             retries=retries,
         )(handler)
-        runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory, gate)
+        rules = AdmissionRules(max_jobs_per_client=max_jobs_per_client)
+        runtime = _runtime(app, service, reactor, timeout, max_body, grace, directory, gate, rules)
         super().__init__(app.routes[0], runtime.context)
 
 
@@ -141,7 +157,8 @@ def _runtime(
     max_body: str | int,
     grace: str | float,
     directory: str | None,
-    gate: Callable[[CallHead], None] | None,
+    gate: Gate | None,
+    rules: AdmissionRules,
 ) -> Runtime:
     if reactor is None:
         from twisted.internet import reactor as installed
@@ -156,6 +173,7 @@ def _runtime(
         max_body=parse_size(max_body),
         directory=directory,
         gate=gate,
+        rules=rules,
     )
     if isinstance(runtime, _MountedRuntime):
         runtime.grace = parse_duration(grace)

@@ -15,11 +15,17 @@ from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 
 from deferpost.dispatch import Dispatcher
-from deferpost.errors import PoolBroken, PoolFull, ShuttingDown
-from deferpost.interfaces import IWorkerPool
+from deferpost.errors import (
+    ClientQuota,
+    DeadlineUnmeetable,
+    PoolBroken,
+    PoolFull,
+    ShuttingDown,
+)
+from deferpost.interfaces import IForeseeable, IWorkerPool
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
-from deferpost.model import Answer, CallHead, PoolStatus, Reason, Rung, State
+from deferpost.model import Answer, CallHead, PoolStatus, Quota, Reason, Rung, State
 
 HEAD = CallHead("id-1", "/rst", "POST", "/rst", b"", (), None, None)
 
@@ -52,7 +58,7 @@ class FakePool:
             name=self.name,
             kind="fake",
             size=1,
-            max_waiting=0,
+            max_waiting=self._room - 1,
             running=0,
             waiting=len(self.jobs),
             stuck=0,
@@ -167,7 +173,6 @@ def test_full_pool(times: list[float], expected: int) -> None:
     with pytest.raises(PoolFull) as caught:
         dispatched.dispatcher.submit("a", HEAD, body)
     assert (caught.value.pool, caught.value.retry_after) == ("a", expected)
-    assert caught.value.__suppress_context__
     assert body.closed
 
 
@@ -344,3 +349,135 @@ def test_canceled_error_is_none_of_its_business() -> None:
     answer.errback(CancelledError())
     assert dispatched.dispatcher.unended == 1
     assert failures[0].type is CancelledError
+
+
+@implementer(IForeseeable, IWorkerPool)
+class ForeseeingPool(FakePool):
+    """One that tells who is ahead."""
+
+    def check(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def ahead_of(self, urgency: int) -> int:
+        return sum(job.state is State.QUEUED and job.urgency <= urgency for job in self.jobs)
+
+
+def test_who_is_sure_to_be_ahead_counts() -> None:
+    """Whether a call can be in time depends on those before it, not on those that it overtakes."""
+    clock = Clock()
+    pool = ForeseeingPool("a", clock)
+    dispatcher = Dispatcher({"a": pool}, clock.seconds)
+    for _ in range(12):
+        job, _ = dispatcher.submit("a", HEAD, io.BytesIO())
+        pool.start(job)
+        clock.advance(2.0)
+        pool.end(job, Event.SUCCEED)
+    for _ in range(5):
+        dispatcher.submit("a", HEAD, io.BytesIO())
+    in_five = clock.seconds() + 5.0
+    with pytest.raises(DeadlineUnmeetable) as caught:
+        dispatcher.submit("a", HEAD, io.BytesIO(), start_by=in_five)
+    assert caught.value.retry_after == 5  # ten seconds of waiting, of which five are too many
+    with pytest.raises(DeadlineUnmeetable):
+        dispatcher.reserve("a", HEAD, 10, start_by=in_five)
+    job, _ = dispatcher.submit("a", HEAD, io.BytesIO(), start_by=in_five, urgency=1)
+    assert (job.start_by, job.urgency) == (in_five, 1)
+    dispatcher.reserve("a", HEAD, 10, start_by=in_five, urgency=0).give_back()
+
+
+def test_reserved_twice_given_back_once() -> None:
+    """A place that is given back again is no second one."""
+    dispatched = Dispatched(room=2)
+    first = dispatched.dispatcher.reserve("a", HEAD, 10)
+    dispatched.dispatcher.reserve("a", HEAD, 10)
+    with pytest.raises(PoolFull):
+        dispatched.submit()
+    first.give_back()
+    first.give_back()
+    dispatched.submit()
+    with pytest.raises(PoolFull):
+        dispatched.dispatcher.reserve("a", HEAD, 10)
+
+
+def test_nothing_is_kept_of_a_refused_call() -> None:
+    """A call that its pool refuses takes no place, no bytes and nothing of its client's."""
+    clock = Clock()
+    pool = FakePool("a", clock, room=3)
+    dispatcher = Dispatcher({"a": pool}, clock.seconds, max_held={"a": 10}, max_jobs_per_client=1)
+    head = CallHead("id-1", "/rst", "POST", "/rst", b"", (), ("192.0.2.1", 1), None)
+    pool.refusal = PoolBroken("a", 7)
+    for _ in range(5):
+        with pytest.raises(PoolBroken):
+            dispatcher.submit("a", head, io.BytesIO(), 10)
+    pool.refusal = None
+    job, _ = dispatcher.submit("a", head, io.BytesIO(), 10)
+    with pytest.raises(ClientQuota):
+        dispatcher.submit("a", head, io.BytesIO(), 0)
+    job.cancel(Reason.REQUESTED)
+    dispatcher.submit("a", head, io.BytesIO(), 10)
+
+
+class Observer:
+    """Keeps what it hears."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.heard: list[tuple[State, int | None]] = []
+        self._error = error
+
+    def job_done(self, job: Job) -> None:
+        self.heard.append((job.state, job.status))
+        if self._error is not None:
+            raise self._error
+
+    def refused(self, route: str, status: int, reason: str) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("code_first", [True, False])
+def test_observer_hears_when_all_is_over(code_first: bool) -> None:
+    """Who observes hears of a job once, when its code and its exchange are both over."""
+    clock = Clock()
+    pool = FakePool("a", clock)
+    observer = Observer()
+    dispatcher = Dispatcher({"a": pool}, clock.seconds, observer)
+    job, _ = dispatcher.submit("a", HEAD, io.BytesIO())
+    assert dispatcher.find(job.key) is job
+    pool.start(job)
+    if code_first:
+        pool.end(job, Event.SUCCEED)
+    else:
+        dispatcher.responded(job, 499)
+    assert observer.heard == []
+    if code_first:
+        dispatcher.responded(job, 200)
+    else:
+        pool.end(job, Event.SUCCEED)
+    assert observer.heard == [(State.SUCCEEDED, 200 if code_first else 499)]
+    assert dispatcher.find(job.key) is None
+
+
+def test_observer_that_fails() -> None:
+    """What an observer raises is logged and stops nothing."""
+    clock = Clock()
+    pool = FakePool("a", clock)
+    dispatcher = Dispatcher({"a": pool}, clock.seconds, Observer(RuntimeError("a defect")))
+    job, _ = dispatcher.submit("a", HEAD, io.BytesIO())
+    pool.start(job)
+    pool.end(job, Event.SUCCEED)
+    with capturedLogs() as logs:
+        dispatcher.responded(job, 200)
+    assert [event["log_failure"].value.args for event in logs] == [("a defect",)]
+    assert fired(dispatcher.drained())
+
+
+def test_how_much_is_left_of_a_quota() -> None:
+    """A client has as much left as it has no calls under way; without a bound nobody says."""
+    clock = Clock()
+    pool = FakePool("a", clock)
+    head = CallHead("id-1", "/rst", "POST", "/rst", b"", (), ("192.0.2.1", 1), None)
+    assert Dispatcher({"a": pool}, clock.seconds).quota_of(head) is None
+    dispatcher = Dispatcher({"a": pool}, clock.seconds, max_jobs_per_client=3)
+    dispatcher.submit("a", head, io.BytesIO())
+    assert dispatcher.quota_of(head) == Quota("client", 3, 2)
+    assert dispatcher.quota_of(HEAD) is None

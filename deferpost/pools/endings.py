@@ -7,8 +7,9 @@ from twisted.logger import Logger
 
 from deferpost.errors import BodyBroken, Canceled, DeadlineExceeded, HandlerFailed, ShuttingDown
 from deferpost.jobs import Job
-from deferpost.lifecycle import Event
+from deferpost.lifecycle import DEADLINES, Event
 from deferpost.model import Reason
+from deferpost.pools.deadlines import limit_seconds
 
 __all__ = [
     "answer_stopped",
@@ -24,13 +25,13 @@ _log = Logger(namespace="deferpost.pools")
 
 def stop_event(reason: Reason) -> Event:
     """The event of the life-cycle that a reason to stop is."""
-    return Event.EXPIRE if reason is Reason.DEADLINE_RUN else Event.CANCEL
+    return Event.EXPIRE if reason in DEADLINES else Event.CANCEL
 
 
 def stop_error(job: Job, reason: Reason) -> Exception:
     """What whoever still waits for a stopped job is told."""
-    if reason is Reason.DEADLINE_RUN:
-        return DeadlineExceeded(job.head.timeout or 0.0)
+    if reason in DEADLINES:
+        return DeadlineExceeded(limit_seconds(job, reason), reason)
     if reason is Reason.SHUTDOWN:
         return ShuttingDown("the service is stopping")
     return CancelledError()

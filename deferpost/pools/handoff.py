@@ -6,49 +6,60 @@ takes job after job, and where more are waiting it wakes the next before it runs
 jobs that are short one thread does them all in one go; with jobs that block every thread is awake
 after as many steps.
 
-No thread holds a lock of Python's while it looks at the jobs: each operation on the mapping and
+No thread holds a lock of Python's while it looks at the jobs: each operation on the mappings and
 the list is a single one, and a thread announces that it is going to sleep before it looks for the
-last time.
+last time.  Which job is next is decided by :mod:`deferpost.pools.line`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 
 from deferpost.jobs import Job
+from deferpost.pools.line import Line
 
 __all__ = ["Handoff"]
 
 
 class Handoff:
-    """The jobs that wait for a thread, oldest first."""
+    """The jobs that wait for a thread.
 
-    def __init__(self) -> None:
-        self._waiting: OrderedDict[int, Job] = OrderedDict()
+    :param ageing: seconds that a step of urgency is worth (:class:`deferpost.pools.line.Line`).
+    """
+
+    def __init__(self, ageing: float = 0.0) -> None:
+        self._line = Line(ageing)
         self._asleep: list[threading.Lock] = []
         self._rousing = False  # one was woken and has not looked yet
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._line)
+
+    def __contains__(self, job: Job) -> bool:
+        return job in self._line
 
     def __iter__(self) -> Iterator[Job]:
-        return iter(list(self._waiting.values()))
+        return iter(self._line)
+
+    @property
+    def line(self) -> Line:
+        """The jobs."""
+        return self._line
 
     # The reactor's side.
 
     def put(self, job: Job) -> None:
         """Add a job; :meth:`rouse` is to follow, for one job or for several."""
-        self._waiting[job.key] = job
+        self._line.put(job)
 
     def remove(self, job: Job) -> bool:
         """Take a job back.
 
         :returns: whether it was still here: if not, a thread has it.
         """
-        return self._waiting.pop(job.key, None) is not None
+        return self._line.remove(job)
 
     def rouse(self) -> None:
         """Wake a thread, unless one is waking.  On any thread."""
@@ -76,16 +87,17 @@ class Handoff:
         """Wait for a job.
 
         :param bed: a lock of this thread's own, which it has acquired.
-        :returns: the oldest job, or None when there is no more work.
+        :returns: the next job, or None when there is no more work.
         """
+        line, usual = self._line, self._line.usual
         while True:
             try:
-                _, job = self._waiting.popitem(last=False)
+                job = line.take() if line.mixed else usual.popitem(last=False)[1]
             except KeyError:
                 if self._closed:
                     return None
                 self._asleep.append(bed)
-                if self._waiting or self._closed:
+                if line or self._closed:
                     try:
                         self._asleep.remove(bed)
                     except ValueError:
@@ -95,6 +107,6 @@ class Handoff:
                 bed.acquire()
                 self._rousing = False
             else:
-                if self._waiting:
+                if usual or (line.mixed and line):
                     self.rouse()
                 return job

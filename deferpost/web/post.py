@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO
 
 import attrs
@@ -14,12 +15,16 @@ from zope.interface import implementer
 
 from deferpost.arriving import ArrivingBody
 from deferpost.bodies import SpooledBody, body_size, take_body
+from deferpost.credentials import Admitted, Gate
 from deferpost.dispatch import Dispatcher
 from deferpost.errors import BodyTooLarge, DeferPostError, StorageFailed
 from deferpost.interfaces import BodyWanted, IEarlyResource
-from deferpost.model import CallHead, Route
+from deferpost.model import Answer, CallHead, Route
+from deferpost.web.asked import USUAL, Terms, asked_of, terms_of
+from deferpost.web.checked import CheckedBody, CheckedUpload, check_kept
+from deferpost.web.events import Beat, EventExchange, wanted_format
 from deferpost.web.exchange import Exchange, OpenExchanges
-from deferpost.web.problems import method_not_allowed, problem_of
+from deferpost.web.problems import method_not_allowed, problem_of, quota_fields
 from deferpost.web.respond import request_id, respond, respond_problem, set_common
 
 __all__ = ["PostContext", "PostResource"]
@@ -39,12 +44,16 @@ class PostContext:
     :ivar timeout: seconds for routes that set none; None for no limit.
     :ivar max_body: bytes for routes that set none.
     :ivar gate: looks at each call, on our own wire before its body is read, and refuses it by
-        raising :class:`~deferpost.errors.HTTPError`, with 401, 403 or 429 for example.
+        raising :class:`~deferpost.errors.HTTPError`, with 401, 403 or 429 for example; it may
+        return who calls.
     :ivar queue_timeout: seconds that calls of routes that set none may wait; None for no limit.
     :ivar total_timeout: seconds that calls of routes that set none may wait and run; None for no
         limit.
     :ivar observer: hears of calls that are turned away
         (:class:`deferpost.interfaces.IJobObserver`).
+    :ivar most_urgent: the least number that a client gets which asks to be more urgent than usual.
+    :ivar tells_quota: whether replies say how many more calls their client may have under way.
+    :ivar beat: the timer of exchanges with events; None to answer without events.
     """
 
     dispatcher: Callable[[], Dispatcher]
@@ -52,10 +61,13 @@ class PostContext:
     open_exchanges: OpenExchanges
     timeout: float | None
     max_body: int
-    gate: Callable[[CallHead], None] | None = None
+    gate: Gate | None = None
     queue_timeout: float | None = None
     total_timeout: float | None = None
     observer: Any = None
+    most_urgent: int = 0
+    tells_quota: bool = False
+    beat: Beat | None = None
 
 
 @implementer(IEarlyResource)
@@ -74,6 +86,10 @@ class PostResource(Resource):
         self._context = context
         self._max_body = context.max_body if route.max_body is None else route.max_body
         self._timeout = context.timeout if route.timeout is None else route.timeout
+        queue, total = route.queue_timeout, route.total_timeout
+        self._queue_timeout = context.queue_timeout if queue is None else queue
+        self._total_timeout = context.total_timeout if total is None else total
+        self._has_terms = self._queue_timeout is not None or self._total_timeout is not None
         self._wanted = BodyWanted(self._max_body)
 
     @property
@@ -96,15 +112,18 @@ class PostResource(Resource):
         try:
             if length is not None and length > self._max_body:
                 raise BodyTooLarge(self._max_body)
-            self._pass_gate(request, id)
+            digest = None if context.gate is None else self._pass_gate(request, id).digest
             if whole:
                 return self._wanted
-            context.dispatcher().check_room(self._route.pool)
-            if not self._route.stream:
+            if self._route.stream:
+                body = ArrivingBody() if digest is None else CheckedBody(digest)
+                self._run(request, id, body)
+                return BodyWanted(self._max_body, body)
+            self._reserve(request, id, self._max_body if length is None else length)
+            if digest is None:
                 return self._wanted
-            body = ArrivingBody()
-            self._run(request, id, body)
-            return BodyWanted(self._max_body, body)
+            take, refuse = partial(self._take, request, id), partial(self._refuse, request, id)
+            return BodyWanted(self._max_body, CheckedUpload(request, length, digest, take, refuse))
         except Exception as error:
             self._refuse(request, id, error)
             return None
@@ -128,18 +147,65 @@ class PostResource(Resource):
         id = request_id(request)
         try:
             if self._context.gate is not None:
-                self._pass_gate(request, id)
+                digest = self._pass_gate(request, id).digest
+                if digest is not None:
+                    self._check_kept(request.content)
+                    take = partial(self._take, request, id)
+                    check_kept(request, digest, take, partial(self._refuse, request, id))
+                    return NOT_DONE_YET
             self._run(request, id, self._whole_body(request))
         except Exception as error:
             self._refuse(request, id, error)
         return NOT_DONE_YET
 
-    def _pass_gate(self, request: Any, id: str) -> None:
+    def _take(self, request: Any, id: str) -> None:
+        """Submit the call of a request whose body is whole and right."""
+        try:
+            self._run(request, id, self._whole_body(request))
+        except Exception as error:
+            self._refuse(request, id, error)
+
+    def _pass_gate(self, request: Any, id: str) -> Admitted:
         """Ask the gate, once: when the head is in, where the site can do that."""
-        gate = self._context.gate
-        if gate is not None and not getattr(request, "deferpost_passed", False):
-            gate(self._head(request, id))
-            request.deferpost_passed = True
+        admitted: Admitted | None = getattr(request, "deferpost_admitted", None)
+        if admitted is None:
+            gate = self._context.gate
+            assert gate is not None
+            admitted = Admitted.of(gate(self._head(request, id)))
+            request.deferpost_admitted = admitted
+        return admitted
+
+    def _terms(self, request: Any) -> Terms:
+        """On what terms the call of a request is taken that comes now and asks for some."""
+        context = self._context
+        return terms_of(
+            asked_of(request),
+            self._queue_timeout,
+            self._total_timeout,
+            context.most_urgent,
+            context.now(),
+        )
+
+    def _reserve(self, request: Any, id: str, size: int) -> None:
+        """Keep a place for a call whose body is still to come, until it comes or will not.
+
+        :param size: bytes of the body; the most that it may have where it is chunked.
+        """
+        terms = self._terms(request)
+        head = self._head(request, id, terms.finish_by)
+        if self._context.gate is not None:
+            head = self._pass_gate(request, id).shown(head)
+        place = self._context.dispatcher().reserve(
+            self._route.pool,
+            head,
+            size,
+            start_by=terms.start_by,
+            urgency=terms.urgency,
+        )
+        request.deferpost_place = place
+        # Whoever answers, the wire or this, and whenever the client leaves: until there is a job,
+        # of which the exchange watches the request in place of this.
+        request.watch(lambda _: place.give_back())
 
     def _refuse(self, request: Any, id: str, error: Exception) -> None:
         set_common(request, id)
@@ -168,6 +234,11 @@ class PostResource(Resource):
                 raise BodyTooLarge(self._max_body)
             request.content = None
             return content
+        self._check_kept(content)
+        return take_body(request)
+
+    def _check_kept(self, content: Any) -> None:
+        """Whether all of a body was kept, and it is not too large."""
         if isinstance(content, SpooledBody):
             if content.too_large:
                 raise BodyTooLarge(self._max_body)
@@ -175,9 +246,8 @@ class PostResource(Resource):
                 raise StorageFailed(str(content.failure))
         if body_size(content) > self._max_body:
             raise BodyTooLarge(self._max_body)
-        return take_body(request)
 
-    def _head(self, request: Any, id: str) -> CallHead:
+    def _head(self, request: Any, id: str, finish_by: float | None = None) -> CallHead:
         """The call of a request, without its body."""
         path, _, query = request.uri.partition(b"?")
         client = request.client
@@ -197,19 +267,69 @@ class PostResource(Resource):
             tuple(fields),
             (client.host, client.port) if hasattr(client, "port") else None,
             self._timeout,
+            finish_by,
         )
 
     def _run(self, request: Any, id: str, body: BinaryIO | ArrivingBody) -> None:
         """Submit the call, and see to its answer."""
         route, context = self._route, self._context
         dispatcher = context.dispatcher()
-        job, answer = dispatcher.submit(route.pool, self._head(request, id), body)
+        framing = getattr(request, "framing", None)
+        is_usual = framing is not None and not framing.asks and not self._has_terms
+        terms = USUAL if is_usual else self._terms(request)
+        size = None if framing is None else framing.length
+        if size is None and not isinstance(body, ArrivingBody):
+            size = body_size(body)
+        head = self._head(request, id, terms.finish_by)
+        if context.gate is not None:
+            head = self._pass_gate(request, id).shown(head)
+        job, answer = dispatcher.submit(
+            route.pool,
+            head,
+            body,
+            # Of one that arrives, no more is held than its handler has not read yet.
+            0 if size is None or (route.stream and isinstance(body, ArrivingBody)) else size,
+            place=request.__dict__.pop("deferpost_place", None),
+            created=terms.created,
+            start_by=terms.start_by,
+            urgency=terms.urgency,
+            retries=route.retries,
+        )
+        job.body_bytes = size
+        if context.tells_quota:
+            answer.addCallback(_with_quota, dispatcher, head)
         request.deferpost_job = job  # for an access log that wants its times
-        Exchange(
-            request,
-            job,
-            route.on_disconnect,
-            context.now,
-            context.open_exchanges,
-            dispatcher.responded,
-        ).begin(answer)
+        beat = context.beat
+        if beat is None or (format := wanted_format(request)) is None:
+            exchange = Exchange(
+                request,
+                job,
+                route.on_disconnect,
+                context.now,
+                context.open_exchanges,
+                dispatcher.responded,
+            )
+        else:
+            exchange = EventExchange(
+                request,
+                job,
+                route.on_disconnect,
+                context.now,
+                context.open_exchanges,
+                dispatcher.responded,
+                beat=beat,
+                format=format,
+            )
+            if not isinstance(body, ArrivingBody):
+                exchange.open()
+        exchange.begin(answer)
+
+
+def _with_quota(answer: Answer, dispatcher: Dispatcher, head: CallHead) -> Answer:
+    """A reply that says how many more calls its client may have under way."""
+    quota = dispatcher.quota_of(head)
+    if quota is not None:
+        answer.headers += tuple(
+            (name.encode("ascii"), value.encode("ascii")) for name, value in quota_fields(quota)
+        )
+    return answer

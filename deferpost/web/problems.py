@@ -5,6 +5,7 @@ No traceback, path or word of the operating system gets from here into a respons
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -13,7 +14,9 @@ from twisted.web.http import RESPONSES
 from deferpost.errors import (
     BodyBroken,
     BodyTooLarge,
+    ClientQuota,
     DeadlineExceeded,
+    DeadlineUnmeetable,
     DeferPostError,
     HandlerFailed,
     HTTPError,
@@ -23,9 +26,17 @@ from deferpost.errors import (
     StorageFailed,
     WorkerLost,
 )
-from deferpost.model import Reason
+from deferpost.model import Quota, Reason
 
-__all__ = ["PROBLEM_TYPE", "Problem", "method_not_allowed", "not_found", "problem_of", "title_of"]
+__all__ = [
+    "PROBLEM_TYPE",
+    "Problem",
+    "method_not_allowed",
+    "not_found",
+    "problem_of",
+    "quota_fields",
+    "title_of",
+]
 
 PROBLEM_TYPE = b"application/problem+json"
 
@@ -71,6 +82,18 @@ class Problem(msgspec.Struct, frozen=True):
 _TABLE: tuple[tuple[type[DeferPostError], int, str, str | None], ...] = (
     (BodyTooLarge, 413, "body_too_large", None),
     (BodyBroken, 400, "body_broken", "The body of the request ended before it was whole."),
+    (
+        ClientQuota,
+        429,
+        "client_quota",
+        "This client has as many calls under way as one may have; try again later.",
+    ),
+    (
+        DeadlineUnmeetable,
+        503,
+        "deadline_unmeetable",
+        "Too much work waits for this to be done in time; try again later.",
+    ),
     (PoolFull, 503, "pool_full", "Every worker is busy and the queue is full; try again later."),
     (PoolBroken, 503, "pool_broken", "The workers of this route do not start; try again later."),
     (ShuttingDown, 503, Reason.SHUTDOWN, "The server is stopping; try again later."),
@@ -81,7 +104,7 @@ _TABLE: tuple[tuple[type[DeferPostError], int, str, str | None], ...] = (
         Reason.WORKER_LOST,
         "The process that did the work ended before it was done.",
     ),
-    (DeadlineExceeded, 504, Reason.DEADLINE_RUN, None),
+    (DeadlineExceeded, 504, Reason.DEADLINE_RUN, None),  # or the one that it has
     (
         HandlerFailed,
         500,
@@ -96,7 +119,11 @@ _RETRY_AFTER = 5
 
 def title_of(status: int) -> str:
     """The phrase of a status, such as "Not Found"."""
-    return RESPONSES.get(status, b"Error").decode("ascii")
+    phrase = RESPONSES.get(status)
+    if phrase is not None:
+        return phrase.decode("ascii")
+    # Twisted does not know the newer ones, 422 and 429 among them.
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -114,13 +141,32 @@ def problem_of(error: BaseException) -> Problem:
     for kind, status, reason, words in _TABLE:
         if isinstance(error, kind):
             headers: tuple[tuple[str, str], ...] = ()
-            if status == 503:
-                headers = (("Retry-After", str(getattr(error, "retry_after", _RETRY_AFTER))),)
+            if status in (429, 503):
+                seconds = getattr(error, "retry_after", _RETRY_AFTER)
+                headers = (("Retry-After", str(seconds)),)
+                quota = getattr(error, "quota", None)
+                if quota is not None:
+                    headers += quota_fields(quota, seconds)
+            if isinstance(error, DeadlineExceeded):
+                reason = error.reason
             return Problem(
                 status, title_of(status), words or str(error), str(reason), headers=headers
             )
     return Problem(
         500, title_of(500), "The server failed; its log tells more under this id.", "error"
+    )
+
+
+def quota_fields(quota: Quota, seconds: int | None = None) -> tuple[tuple[str, str], ...]:
+    """What tells a client of a bound (draft-ietf-httpapi-ratelimit-headers-10).
+
+    :param quota: the bound.
+    :param seconds: after which there is likely to be more; None where that is not said.
+    """
+    more = "" if seconds is None else f";t={seconds}"
+    return (
+        ("RateLimit-Policy", f'"{quota.name}";q={quota.most};qu="{quota.unit}"'),
+        ("RateLimit", f'"{quota.name}";r={quota.left}{more}'),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from deferpost.fields import field_bytes
 from deferpost.ids import id_of
-from deferpost.web.problems import PROBLEM_TYPE, Problem
+from deferpost.web.problems import PROBLEM_TYPE, Problem, title_of
 
 __all__ = [
     "common_fields",
@@ -64,7 +64,7 @@ def respond(request: Any, status: int, content_type: bytes, body: bytes) -> None
     cork = getattr(request, "cork", None)
     if cork is not None:  # so that it leaves as one piece, and after its line in the log
         cork()
-    request.setResponseCode(status)
+    request.setResponseCode(status, title_of(status).encode("ascii"))
     headers = request.responseHeaders
     if status != 204:
         headers.setRawHeaders(b"Content-Type", [content_type])

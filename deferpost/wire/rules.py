@@ -63,12 +63,17 @@ class Framing(msgspec.Struct, frozen=True):
     :ivar keep_alive: whether the client wants the connection kept.
     :ivar expects_continue: whether the client waits for ``100 Continue``.
     :ivar id: the value of the one ``X-Request-ID``, if there is one.
+    :ivar accept: the value of ``Accept``, that of several fields joined; None without one, and
+        where it takes anything.
+    :ivar asks: whether there is an ``X-Timeout`` or a ``Priority``, for whoever understands them.
     """
 
     length: int | None
     keep_alive: bool
     expects_continue: bool
     id: bytes | None = None
+    asks: bool = False
+    accept: bytes | None = None
 
 
 _known_lines: dict[bytes, RequestLine] = {}
@@ -165,7 +170,7 @@ def transfer_codings(values: Sequence[bytes]) -> None:
 
 
 #: Fields that matter to the connection, by each spelling that was seen.
-_HOST_FIELD, _LENGTH, _CODING, _CONNECTION, _EXPECT, _ID, _OTHER = range(7)
+_HOST_FIELD, _LENGTH, _CODING, _CONNECTION, _EXPECT, _ID, _ASKING, _ACCEPT, _OTHER = range(9)
 _FIELDS = {
     b"host": _HOST_FIELD,
     b"content-length": _LENGTH,
@@ -173,6 +178,9 @@ _FIELDS = {
     b"connection": _CONNECTION,
     b"expect": _EXPECT,
     b"x-request-id": _ID,
+    b"x-timeout": _ASKING,
+    b"priority": _ASKING,
+    b"accept": _ACCEPT,
 }
 _spellings: dict[bytes, int] = {}
 
@@ -200,8 +208,8 @@ def framing(
     hosts = 0
     codings: list[bytes] = []
     options: set[bytes] = set()
-    expects = False
-    id = None
+    expects = asks = False
+    id = accept = None
     spellings = _spellings
     for name, value in fields:
         field = spellings.get(name)
@@ -218,6 +226,11 @@ def framing(
             length = int(value)
         elif field == _ID:
             id = value if id is None else b""
+        elif field == _ACCEPT:
+            if value != b"*/*":
+                accept = value if accept is None else accept + b"," + value
+        elif field == _ASKING:
+            asks = True
         elif field == _CODING:
             codings.append(value)
         elif field == _CONNECTION:
@@ -234,4 +247,5 @@ def framing(
         transfer_codings(codings)
         length = None
     keep_alive = line.version == b"HTTP/1.1" or b"keep-alive" in options
-    return Framing(length, keep_alive and b"close" not in options, expects, id or None)
+    keep_alive = keep_alive and b"close" not in options
+    return Framing(length, keep_alive, expects, id or None, asks, accept)

@@ -19,8 +19,8 @@ _HEAD = CallHead("id", "/", "POST", "/", b"", (), None, None)
 _PATIENCE = 30.0
 
 
-def _job(key: int) -> Job:
-    return Job(key, _HEAD, io.BytesIO(), 0.0, lambda job: None)
+def _job(key: int, urgency: int = 3) -> Job:
+    return Job(key, _HEAD, io.BytesIO(), 0.0, lambda job: None, urgency=urgency)
 
 
 class _Takers:
@@ -115,6 +115,38 @@ def test_jobs_leave_in_the_order_in_which_they_came() -> None:
     takers = _Takers(handoff, 1)
     handoff.close()
     assert takers.join() == [1, 2, 3]
+    assert takers.taken == [[3, 1, 2]]
+
+
+@pytest.mark.usefixtures("switching")
+def test_urgent_jobs_wake_threads_too() -> None:
+    """Jobs of any urgency are taken once each, and none lies there while threads sleep."""
+    handoff = Handoff(0.001)
+    takers = _Takers(handoff, 4)
+    for key in range(1500):
+        handoff.put(_job(key, urgency=(3, 0, 3, 7)[key % 4]))
+        handoff.rouse()
+        if key % 5 == 0:
+            deadline = time.monotonic() + _PATIENCE
+            while len(handoff):
+                assert time.monotonic() < deadline, "a job lies there and nobody takes it"
+                time.sleep(0)
+    handoff.close()
+    assert takers.join() == list(range(1500))
+
+
+def test_urgent_jobs_are_taken_first() -> None:
+    """The most urgent job is the first to be taken, and how many are ahead of one is known."""
+    handoff = Handoff(10.0)
+    jobs = [_job(key, urgency) for key, urgency in ((1, 3), (2, 5), (3, 1), (4, 3))]
+    for job in jobs:
+        handoff.put(job)
+    assert jobs[1] in handoff
+    assert handoff.line.ahead_of(3) == 3
+    handoff.remove(jobs[3])
+    takers = _Takers(handoff, 1)
+    handoff.close()
+    takers.join()
     assert takers.taken == [[3, 1, 2]]
 
 

@@ -15,8 +15,10 @@ from deferpost.errors import (
     BodyBroken,
     BodyTooLarge,
     Canceled,
+    ClientQuota,
     ConfigurationError,
     DeadlineExceeded,
+    DeadlineUnmeetable,
     DeclarationError,
     DeferPostError,
     HandlerFailed,
@@ -28,7 +30,15 @@ from deferpost.errors import (
     StorageFailed,
     WorkerLost,
 )
-from deferpost.web.problems import Problem, method_not_allowed, not_found, problem_of, title_of
+from deferpost.model import Quota, Reason
+from deferpost.web.problems import (
+    Problem,
+    method_not_allowed,
+    not_found,
+    problem_of,
+    quota_fields,
+    title_of,
+)
 
 #: Words that no response may have in it.
 SECRET = "/srv/secret.py, line 3"
@@ -43,6 +53,10 @@ ERRORS: list[tuple[BaseException, int, str | None]] = [
     (StorageFailed(SECRET), 503, "storage_failed"),
     (WorkerLost(SECRET), 502, "worker_lost"),
     (DeadlineExceeded(2.0), 504, "deadline_run"),
+    (DeadlineExceeded(2.0, Reason.DEADLINE_QUEUE), 504, "deadline_queue"),
+    (DeadlineExceeded(2.0, Reason.DEADLINE_TOTAL), 504, "deadline_total"),
+    (DeadlineUnmeetable(7), 503, "deadline_unmeetable"),
+    (ClientQuota(8, 7), 429, "client_quota"),
     (HandlerFailed(f"Traceback\n  {SECRET}\nValueError: {SECRET}"), 500, "error"),
     (DeclarationError(SECRET, SECRET), 500, "error"),
     (ConfigurationError([SECRET]), 500, "error"),
@@ -98,7 +112,45 @@ def test_when_to_try_again(error: BaseException) -> None:
     """Whoever is turned away for now is told when to try again, and nobody else is."""
     problem = problem_of(error)
     expected = str(getattr(error, "retry_after", 5))
-    assert dict(problem.headers).get("Retry-After") == (expected if problem.status == 503 else None)
+    is_for_now = problem.status in (429, 503)
+    assert dict(problem.headers).get("Retry-After") == (expected if is_for_now else None)
+
+
+@pytest.mark.parametrize(
+    ("error", "policy", "left"),
+    [
+        (ClientQuota(8, 7), '"client";q=8;qu="concurrent-requests"', '"client";r=0;t=7'),
+        (
+            PoolFull("a", 3, Quota("pool", 10, 0)),
+            '"pool";q=10;qu="concurrent-requests"',
+            '"pool";r=0;t=3',
+        ),
+        (
+            PoolFull("a", 3, Quota("pool", 4096, 96, "content-bytes")),
+            '"pool";q=4096;qu="content-bytes"',
+            '"pool";r=96;t=3',
+        ),
+        (PoolFull("a", 3), None, None),
+        (DeadlineUnmeetable(3), None, None),
+    ],
+)
+def test_which_bound(error: Exception, policy: str | None, left: str | None) -> None:
+    """Whoever is turned away by a bound is told of it in structured fields."""
+    fields = dict(problem_of(error).headers)
+    assert fields.get("RateLimit-Policy") == policy
+    assert fields.get("RateLimit") == left
+
+
+def test_quota_without_a_time() -> None:
+    """A bound that is not reached says nothing about when."""
+    assert quota_fields(Quota("client", 8, 5))[1] == ("RateLimit", '"client";r=5')
+
+
+def test_newer_statuses_have_their_titles() -> None:
+    """Statuses that Twisted has no phrase for are called by their names all the same."""
+    assert title_of(429) == "Too Many Requests"
+    assert title_of(422).startswith("Unprocessable")
+    assert title_of(499) == "Error"
 
 
 @pytest.mark.parametrize(
