@@ -9,6 +9,7 @@ the daemon is gone for whatever cause.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import io
@@ -20,7 +21,6 @@ import struct
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections import deque
 from types import FrameType
@@ -30,16 +30,15 @@ import msgspec
 
 from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError
 from deferpost.handlers.running import bind
-from deferpost.model import Answer, Progress, Work
+from deferpost.model import Answer, Work
 from deferpost.pools.bodyframes import READ_BYTES, PipeReader
 from deferpost.pools.frames import (
     INLINE_MOST,
     Broke,
-    Chunk,
+    Credit,
     End,
     FrameReader,
     FromWorker,
-    Moved,
     Raised,
     Ready,
     Refused,
@@ -52,13 +51,14 @@ from deferpost.pools.frames import (
     Taken,
     ToWorker,
     decode_to_worker,
-    encode_frame,
 )
+from deferpost.pools.limits import limit_cpu, limit_memory
+from deferpost.pools.sending import Sender
 
 __all__ = ["main"]
 
-#: Seconds between two messages about a job's progress; what comes in between is not sent.
-_PROGRESS_PAUSE = 0.05
+#: How many exceptions are looked at that were raised while others were dealt with.
+_CONTEXTS_MOST = 100
 
 _READ_BYTES = 64 * 1024
 
@@ -93,68 +93,71 @@ class _Channel:
         """The descriptor that came with the message."""
         return self._descriptors.popleft()
 
-    def send(self, message: FromWorker) -> None:
-        """Send a message; waits while the reactor does not read."""
-        self._connection.sendall(encode_frame(message))
+    def credit(self) -> int:
+        """Wait for credit for the stream of the run.
 
-    def send_with(self, message: FromWorker, descriptor: int) -> None:
-        """Send a message and a descriptor with it."""
-        frame = encode_frame(message)
-        sent = socket.send_fds(self._connection, [frame], [descriptor])
-        self._connection.sendall(frame[sent:])
+        :raises BrokenPipeError: there will be none.
+        """
+        message = self.receive()
+        if message is None:
+            raise BrokenPipeError
+        assert isinstance(message, Credit)
+        return message.amount
 
 
 class _Control:
-    """What connects the handler with its job: the SIGTERM in, the progress out."""
+    """Whether this worker was told to stop, by SIGTERM."""
 
-    def __init__(self, channel: _Channel) -> None:
-        self._channel = channel
-        self._unsent: Progress | None = None
-        self._sent_at = 0.0
+    def __init__(self) -> None:
         self.canceled = False
         self.running = False
-
-    def report(self, progress: Progress) -> None:
-        """Send it, or keep it where another was sent a moment ago."""
-        self._unsent = progress
-        if threading.current_thread() is not threading.main_thread():
-            return  # the socket is the main thread's; what is kept is sent at the end
-        now = time.monotonic()
-        if now - self._sent_at >= _PROGRESS_PAUSE:
-            self._sent_at = now
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what was kept."""
-        progress, self._unsent = self._unsent, None
-        if progress is not None:
-            self._channel.send(Moved(progress))
+        self.leaving = False
 
     def terminated(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM: end the handler if one runs, by an exception, so that it can clean up.
 
-        Another SIGTERM while it does so changes nothing.
+        Another SIGTERM while an ``except`` or ``finally`` clause deals with that changes nothing.
+        Where none does, the exception was swallowed, as Python does with what is raised in
+        ``__del__`` and in callbacks of the collector, and asyncio in those of its loop: then it is
+        raised once more.
         """
-        if self.canceled:
+        if self.leaving or (self.canceled and _is_ending()):
             return
         self.canceled = True
         if self.running:
             raise Canceled
-        raise SystemExit(128 + signum)
+        raise _Exit(128 + signum)
 
 
-def main(socket_fd: int, lifeline_fd: int) -> None:
+def _is_ending() -> bool:
+    """Whether the main thread deals with the exception of an earlier SIGTERM."""
+    error = sys.exc_info()[1]
+    for _ in range(_CONTEXTS_MOST):
+        if error is None or isinstance(error, (Canceled, _Exit)):
+            break
+        error = error.__context__
+    return error is not None
+
+
+class _Exit(SystemExit):
+    """Ends the program, where no handler runs."""
+
+
+def main(socket_fd: int, lifeline_fd: int, stack_fd: int) -> None:
     """Be a worker until there is no more to do.
 
     :param socket_fd: the descriptor of the socket to the reactor.
     :param lifeline_fd: the reading end of a pipe that is closed when the daemon is gone.
+    :param stack_fd: where SIGUSR1 has the stack of this thread written, whatever it does.
     """
-    os.set_inheritable(socket_fd, False)
-    os.set_inheritable(lifeline_fd, False)
+    for descriptor in (socket_fd, lifeline_fd, stack_fd):
+        os.set_inheritable(descriptor, False)
     _die_with_parent(lifeline_fd)
+    faulthandler.register(signal.SIGUSR1, file=stack_fd, all_threads=False)
     connection = socket.socket(fileno=socket_fd)
     connection.setblocking(True)
     channel = _Channel(connection)
+    sender = Sender(connection, channel.credit)
     set_up = channel.receive()
     if set_up is None:
         return
@@ -165,34 +168,49 @@ def main(socket_fd: int, lifeline_fd: int) -> None:
         # Lines of both appear in the order in which they were written.
         assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    if set_up.memory_limit:
+        limit_memory(set_up.memory_limit)
+    if set_up.cpu_limit:
+        limit_cpu(set_up.cpu_limit)
     try:
         work = bind(set_up.handlers, set_up.directory)
     except Exception:
         with contextlib.suppress(BrokenPipeError):
-            channel.send(SetUpFailed(traceback.format_exc()))
+            sender.send(SetUpFailed(traceback.format_exc()))
         raise SystemExit(1) from None
     gc.freeze()  # what the set-up has loaded stays
-    control = _Control(channel)
+    control = _Control()
     signal.signal(signal.SIGTERM, control.terminated)
     try:
-        channel.send(Ready())
+        sender.send(Ready())
         while (message := channel.receive()) is not None:
+            if isinstance(message, Credit):
+                continue  # for a stream that has ended
             assert isinstance(message, Run)
-            _run(message, work, channel, control, set_up.directory)
+            if set_up.cpu_limit:
+                limit_cpu(set_up.cpu_limit)
+            _run(message, work, channel, sender, control, set_up.directory)
     except (ConnectionResetError, BrokenPipeError):
         pass  # the daemon does not want this worker any more
     except Canceled:
         raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        control.leaving = True  # what the interpreter does at its end is not disturbed
 
 
 def _run(
-    message: Run, work: Work, channel: _Channel, control: _Control, directory: str | None
+    message: Run,
+    work: Work,
+    channel: _Channel,
+    sender: Sender,
+    control: _Control,
+    directory: str | None,
 ) -> None:
     """Run one call to its end, and send what it gave."""
     body: BinaryIO
     if message.arriving:
         body = io.BufferedReader(PipeReader(channel.descriptor()), READ_BYTES)
-        channel.send(Taken())
+        sender.send(Taken())
     elif message.body is None:
         body = os.fdopen(channel.descriptor(), "rb")
         body.seek(0)
@@ -203,8 +221,8 @@ def _run(
         outcome: FromWorker
         file: Any = None
         try:
-            answer = work(message.head, body, control)
-            outcome, file = _outcome(answer, channel, directory)
+            answer = work(message.head, body, sender.begin(control))
+            outcome, file = _outcome(answer, sender, directory)
         except HTTPError as error:
             outcome = _refused(error)
         except HandlerFailed as error:
@@ -222,12 +240,11 @@ def _run(
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, ValueError):  # the handler has closed it
                 stream.flush()
-        control.flush()
         if file is None:
-            channel.send(outcome)
+            sender.end(outcome)
         else:
             with file:
-                channel.send_with(outcome, file.fileno())
+                sender.end(outcome, file.fileno())
         # Now the other end is closed, so that a thread of the handler's that was left behind in a
         # read does not hold this up.
         body.close()
@@ -246,7 +263,7 @@ def _refused(error: HTTPError) -> FromWorker:
 
 
 def _outcome(
-    answer: Answer, channel: _Channel, directory: str | None
+    answer: Answer, sender: Sender, directory: str | None
 ) -> tuple[FromWorker, BinaryIO | None]:
     """The last message about an answer, and the file that goes with it; streams are sent here."""
     body = answer.body
@@ -263,11 +280,8 @@ def _outcome(
         body = iter((body,))
     elif answer.length is not None:
         return RepliedFile(answer.status, answer.headers, answer.length), body
-    channel.send(Streams(answer.status, answer.headers))
     try:
-        for chunk in body:
-            for start in range(0, len(chunk), INLINE_MOST):
-                channel.send(Chunk(chunk[start : start + INLINE_MOST]))
+        sender.stream(Streams(answer.status, answer.headers), body)
     finally:
         if hasattr(body, "close"):
             body.close()

@@ -16,10 +16,13 @@ import msgspec
 from deferpost.model import CallHead, HandlerRef, Progress
 
 __all__ = [
+    "CHUNK_COST",
     "FRAME_MOST",
     "INLINE_MOST",
+    "WINDOW_BYTES",
     "Broke",
-    "Chunk",
+    "Chunks",
+    "Credit",
     "End",
     "FrameError",
     "FrameReader",
@@ -35,6 +38,7 @@ __all__ = [
     "SetUpFailed",
     "Streams",
     "Taken",
+    "chunk_prefix",
     "decode_from_worker",
     "decode_to_worker",
     "encode_frame",
@@ -45,6 +49,12 @@ INLINE_MOST = 256 * 1024
 
 #: Bytes of a frame; one that claims more is not ours.
 FRAME_MOST = 256 * 1024 * 1024
+
+#: Bytes of a stream that may be between a handler and whoever reads it.
+WINDOW_BYTES = 256 * 1024
+
+#: Bytes that each chunk counts beside its own, for what keeping it costs.
+CHUNK_COST = 64
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 
@@ -59,11 +69,15 @@ class SetUp(msgspec.Struct, frozen=True, tag="setup", array_like=True):
     :ivar handlers: the handlers to import.
     :ivar sys_path: the parent's ``sys.path``.
     :ivar directory: where to put temporary files; None for the system's choice.
+    :ivar memory_limit: bytes of its address space; 0 for no limit.
+    :ivar cpu_limit: seconds of CPU time for the set-up, and for each run; 0 for no limit.
     """
 
     handlers: tuple[HandlerRef, ...]
     sys_path: tuple[str, ...]
     directory: str | None
+    memory_limit: int = 0
+    cpu_limit: float = 0.0
 
 
 class Run(msgspec.Struct, frozen=True, tag="run", array_like=True):
@@ -77,6 +91,18 @@ class Run(msgspec.Struct, frozen=True, tag="run", array_like=True):
     head: CallHead
     body: bytes | None
     arriving: bool = False
+
+
+class Credit(msgspec.Struct, frozen=True, tag="credit", array_like=True):
+    """To the worker: the reader of its stream has taken so much more.
+
+    The worker begins each stream with :data:`WINDOW_BYTES` to send, and spends of it the bytes of
+    each chunk and :data:`CHUNK_COST` beside.  Credit that comes when the stream has ended is void.
+
+    :ivar amount: bytes, with the cost of their chunks.
+    """
+
+    amount: int
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
@@ -119,10 +145,10 @@ class Streams(msgspec.Struct, frozen=True, tag="streams", array_like=True):
     headers: Pairs
 
 
-class Chunk(msgspec.Struct, frozen=True, tag="chunk", array_like=True):
-    """From the worker: the next piece of the body."""
+class Chunks(msgspec.Struct, frozen=True, tag="chunks", array_like=True):
+    """From the worker: the next pieces of the body."""
 
-    data: bytes
+    pieces: list[bytes]
 
 
 class End(msgspec.Struct, frozen=True, tag="end", array_like=True):
@@ -164,7 +190,7 @@ class Moved(msgspec.Struct, frozen=True, tag="moved", array_like=True):
     progress: Progress
 
 
-ToWorker = SetUp | Run
+ToWorker = SetUp | Run | Credit
 FromWorker = (
     Ready
     | SetUpFailed
@@ -172,7 +198,7 @@ FromWorker = (
     | Replied
     | RepliedFile
     | Streams
-    | Chunk
+    | Chunks
     | End
     | Refused
     | Raised
@@ -181,6 +207,10 @@ FromWorker = (
 )
 
 _LENGTH = struct.Struct("!I")
+
+#: An array of the tag and an array of one binary string, as msgpack, up to its length.
+_CHUNKS_OF_ONE = b"\x92\xa6chunks\x91\xc6"
+_CHUNK_PREFIX = struct.Struct(f"!I{len(_CHUNKS_OF_ONE)}sI")
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)
 _from_worker = msgspec.msgpack.Decoder(FromWorker)
@@ -195,6 +225,16 @@ def encode_frame(message: ToWorker | FromWorker) -> bytes:
     _encoder.encode_into(message, frame, _LENGTH.size)
     _LENGTH.pack_into(frame, 0, len(frame) - _LENGTH.size)
     return bytes(frame)
+
+
+def chunk_prefix(size: int) -> bytes:
+    """What comes before the bytes of one piece, in a frame of :class:`Chunks` with that piece.
+
+    A large piece is sent without being copied into a frame.
+
+    :param size: bytes of the piece.
+    """
+    return _CHUNK_PREFIX.pack(len(_CHUNKS_OF_ONE) + 4 + size, _CHUNKS_OF_ONE, size)
 
 
 def decode_to_worker(payload: bytes | memoryview) -> ToWorker:

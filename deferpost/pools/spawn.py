@@ -30,7 +30,7 @@ _ROOT = str(Path(__file__).resolve().parent.parent.parent)
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from deferpost.pools.child import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+    "from deferpost.pools.child import main; main(*map(int, sys.argv[2:]))"
 )
 
 
@@ -38,6 +38,8 @@ def describe_exit(code: int) -> str:
     """How a process ended, in words: ``exit code 3`` or ``signal 9 (SIGKILL)``."""
     if code >= 0:
         return f"exit code {code}"
+    if code == -signal.SIGXCPU:
+        return f"signal {-code} (SIGXCPU): it has used up its CPU time"
     try:
         return f"signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
@@ -50,6 +52,7 @@ def spawn_worker(
     socket_fd: int,
     lifeline_fd: int,
     output_fd: int,
+    stack_fd: int,
     exited: Callable[[int], None],
 ) -> WorkerProcess:
     """Start a worker process, in a process group of its own.
@@ -58,15 +61,17 @@ def spawn_worker(
     :param socket_fd: its end of the socket.
     :param lifeline_fd: its end of the pipe that the kernel watches.
     :param output_fd: where what it prints goes.
+    :param stack_fd: where it writes at which line it is, when it gets SIGUSR1.
     :param exited: called on the reactor thread, once, with its exit code; negative for a signal.
     :raises OSError: the system cannot start one more process.
     """
+    passed = (socket_fd, lifeline_fd, stack_fd)
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, _ROOT, str(socket_fd), str(lifeline_fd)],
+        [sys.executable, "-c", _PROGRAM, _ROOT, *map(str, passed)],
         stdin=subprocess.DEVNULL,
         stdout=output_fd,
         stderr=output_fd,
-        pass_fds=(socket_fd, lifeline_fd),
+        pass_fds=passed,
         process_group=0,
     )
     return WorkerProcess(reactor, process, exited)

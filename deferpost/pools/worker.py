@@ -7,35 +7,31 @@ another one after it was told to go.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import io
 import os
 import signal
-import socket
 from collections import deque
+from functools import partial
 from typing import Any
 from typing import Protocol as Typed
 
 import msgspec
-from twisted.internet.interfaces import IFileDescriptorReceiver
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from deferpost.errors import BodyBroken, HandlerFailed, HTTPError, StorageFailed, WorkerLost
 from deferpost.interfaces import IArrivingBody
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
-from deferpost.model import Answer, Reason, Rung, State
+from deferpost.model import Answer, Reason, Rung, State, WorkerStatus
 from deferpost.pools.endings import failure_of, log_late
 from deferpost.pools.frames import (
     Broke,
-    Chunk,
+    Chunks,
+    Credit,
     End,
     FrameError,
-    FrameReader,
     Moved,
     Raised,
     Ready,
@@ -50,10 +46,13 @@ from deferpost.pools.frames import (
     decode_from_worker,
     encode_frame,
 )
+from deferpost.pools.launch import WorkerProtocol, launch
 from deferpost.pools.output import OutputReader
 from deferpost.pools.pipebody import PipeBody
-from deferpost.pools.spawn import WorkerProcess, describe_exit, spawn_worker
-from deferpost.pools.streams import ChunkBuffer
+from deferpost.pools.resident import resident_bytes
+from deferpost.pools.spawn import describe_exit
+from deferpost.pools.stackpipe import StackReader
+from deferpost.pools.streams import ChunkBuffer, CreditGiver
 
 __all__ = ["Owner", "Stage", "Worker"]
 
@@ -61,6 +60,10 @@ _log = Logger(namespace="deferpost.worker")
 
 #: Seconds that a worker's socket may stay open after the worker has ended.
 _END_PATIENCE = 1.0
+
+#: Seconds between two SIGTERM to a worker that is to go: one can come at a moment at which Python
+#: swallows what it raises.
+_REMINDER_PAUSE = 1.0
 
 
 class Stage(enum.Enum):
@@ -79,11 +82,17 @@ class Owner(Typed):
     def worker_ready(self, worker: Worker) -> None:
         """It can take a job: after its set-up, and after each job."""
 
+    def worker_leaving(self, worker: Worker) -> None:
+        """It takes no job any more; the one that it may have goes on."""
+
     def worker_gone(self, worker: Worker, how: str) -> None:
         """Its process has ended; its job, if it had one, has been ended."""
 
     def job_ended(self, job: Job, event: Event, reason: Reason | None = None) -> None:
         """The code of its job has ended."""
+
+    def job_lost(self, job: Job, how: str) -> None:
+        """It is lost, with a job of whose answer nothing was given away: the job may run again."""
 
 
 class Worker:
@@ -92,21 +101,39 @@ class Worker:
     :param reactor: the reactor (:class:`IReactorSocket`, :class:`IReactorFDSet`,
         :class:`IReactorTime`).
     :param owner: the pool.
+    :param name: by which it is told from the other workers of its pool.
     :param set_up: the first message to it.
     :param kill_grace: seconds between SIGTERM and SIGKILL.
+    :param set_up_timeout: seconds that its set-up may take.
     :raises OSError: the system cannot start one more process.
 
     :ivar stage: where it stands.
     :ivar jobs_done: jobs that it has ended.
     :ivar was_ready: whether its set-up ever succeeded.
     :ivar was_told_to_go: whether its end was asked for.
-    :ivar set_up_error: the traceback of its set-up, if that failed.
+    :ivar set_up_error: the traceback of its set-up, if that failed, or why it was given up.
+    :ivar is_due: whether its pool is going to replace it.
+    :ivar has_place: whether its job counts among those that its pool runs at once.
     """
 
-    def __init__(self, reactor: Any, owner: Owner, set_up: SetUp, kill_grace: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        owner: Owner,
+        name: str,
+        set_up: SetUp,
+        *,
+        kill_grace: float,
+        set_up_timeout: float,
+    ) -> None:
         self._reactor = reactor
         self._owner = owner
+        self.name = name
         self._kill_grace = kill_grace
+        self._set_up_timeout = set_up_timeout
+        self._started = reactor.seconds()
+        self.is_due = False
+        self.has_place = False
         self.stage = Stage.STARTING
         self.job: Job | None = None
         self.jobs_done = 0
@@ -115,50 +142,64 @@ class Worker:
         self.set_up_error: str | None = None
         self._stream: ChunkBuffer | None = None
         self._arriving: PipeBody | None = None
-        self._held = False
         self._descriptors: deque[int] = deque()
         self._kill_timer: Any = None
         self._end_timer: Any = None
+        self._reminder: Any = None
         self._exit: int | None = None
+        self._protocol = WorkerProtocol(self)
+        try:
+            launched = launch(reactor, self._protocol, self._exited)
+        except BaseException:
+            self.stage = Stage.GONE  # so that the end of its process is nobody's concern
+            raise
         self._connected = True
-        self._process, self._output, self._lifeline = self._launch()
+        self._process = process = launched.process
+        self._lifeline = launched.lifeline
+        self._output = OutputReader(reactor, launched.output, self._printed)
+        self._stacks = StackReader(reactor, launched.stack, lambda: process.signal(signal.SIGUSR1))
+        self._set_up_timer: Any = reactor.callLater(set_up_timeout, self._too_slow)
         self._protocol.transport.write(encode_frame(set_up))
 
-    def _launch(self) -> tuple[WorkerProcess, OutputReader, int]:
-        """Start the process, with a socket, a pipe for what it prints and one for its life."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs, contextlib.ExitStack() as undo:
-            lifeline_read, lifeline_write = os.pipe()
-            undo.callback(os.close, lifeline_write)
-            try:
-                output_read, output_write = os.pipe()
-                undo.callback(os.close, output_read)
-                try:
-                    process = spawn_worker(
-                        self._reactor,
-                        socket_fd=theirs.fileno(),
-                        lifeline_fd=lifeline_read,
-                        output_fd=output_write,
-                        exited=self._exited,
-                    )
-                finally:
-                    os.close(output_write)
-            finally:
-                os.close(lifeline_read)
-            undo.pop_all()
-            output = OutputReader(self._reactor, output_read, self._printed)
-            ours.setblocking(False)
-            self._protocol = _WorkerProtocol(self)
-            # The reactor takes a copy of the descriptor.
-            self._reactor.adoptStreamConnection(
-                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: self._protocol)
-            )
-        return process, output, lifeline_write
+    def _too_slow(self) -> None:
+        """Its set-up has taken too long."""
+        if self.stage is Stage.STARTING:
+            self.set_up_error = f"its set-up took longer than {self._set_up_timeout:g} s"
+            self._leave(0.0)
 
     @property
     def pid(self) -> int:
         """The number of its process."""
         return self._process.pid
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return float(self._reactor.seconds() - self._started)
+
+    def status(self, now: float) -> WorkerStatus:
+        """How it is.
+
+        :param now: the time, in seconds of the monotonic clock.
+        """
+        job = self.job
+        return WorkerStatus(
+            name=self.name,
+            pid=self.pid,
+            stage=self.stage.value,
+            job=None if job is None else job.key,
+            job_id=None if job is None else job.head.id,
+            route=None if job is None else job.head.route,
+            run_seconds=0.0 if job is None else job.run_so_far(now),
+            canceling=job is not None and job.canceled,
+            jobs_done=self.jobs_done,
+            age=self.age,
+            memory=resident_bytes(self.pid),
+        )
+
+    def stack(self) -> Deferred[str]:
+        """Where its job stands; see :meth:`deferpost.interfaces.IInspectable.stack`."""
+        return self._stacks.request()
 
     # What the pool asks.
 
@@ -166,13 +207,17 @@ class Worker:
         """Run a job; it is idle."""
         self.stage = Stage.BUSY
         self.job = job
+        job.worker = self.name
         job.started = now
         job.happened(Event.START)
         body = job.body
         transport = self._protocol.transport
         if type(body) is io.BytesIO:
             self._send(encode_frame(Run(job.head, body.read())))
-            body.close()
+            if job.retries:
+                body.seek(0)  # it may be needed again
+            else:
+                body.close()
         elif IArrivingBody.providedBy(body):
             self._run_arriving(job)
         else:
@@ -180,9 +225,10 @@ class Worker:
             transport.write(encode_frame(Run(job.head, None)))
 
     def _send(self, frame: bytes) -> None:
-        """Send a frame at once; the transport holds nothing, since an idle worker has read all.
+        """Send a frame at once; the transport holds nothing.
 
-        By the transport it would leave in the next turn of the reactor.
+        An idle worker has read all, and one that streams has, but for credit.  By the transport it
+        would leave in the next turn of the reactor.
         """
         transport = self._protocol.transport
         try:
@@ -215,7 +261,13 @@ class Worker:
             self.was_told_to_go = True
             if self.job is not None:
                 self.job.rung = Rung.TERMINATED
+            self._remind()
+
+    def _remind(self) -> None:
+        """SIGTERM, now and each second until it has ended."""
+        if self._exit is None:
             self._process.signal(signal.SIGTERM)
+            self._reminder = self._reactor.callLater(_REMINDER_PAUSE, self._remind)
 
     def dismiss(self) -> None:
         """It has no job: let it end by itself, and kill it after the grace."""
@@ -241,7 +293,7 @@ class Worker:
             return False
         self.stage = Stage.LEAVING
         self._kill_timer = self._reactor.callLater(grace, self._kill)
-        self._hold(False)  # it may be waiting for us to read
+        self._owner.worker_leaving(self)
         return True
 
     def _kill(self) -> None:
@@ -262,9 +314,9 @@ class Worker:
             self._replied(
                 job, Answer(message.status, message.headers, message.body, len(message.body))
             )
-        elif isinstance(message, Chunk):
+        elif isinstance(message, Chunks):
             if self._stream is not None and job.state is State.RUNNING:
-                self._stream.deliver(message.data)
+                self._stream.deliver_all(message.pieces)
         elif isinstance(message, RepliedFile):
             if not self._descriptors:
                 raise FrameError("the file of a reply did not come with it")
@@ -280,7 +332,8 @@ class Worker:
         elif isinstance(message, Raised):
             self._ended(job, HandlerFailed(message.traceback))
         elif isinstance(message, Moved):
-            job.report(message.progress)
+            told = message.progress
+            job.report(told.done, told.total, told.message)
         elif isinstance(message, Broke):
             self._ended(job, BodyBroken(message.reason))
         elif isinstance(message, Taken) and self._arriving is not None:
@@ -301,6 +354,7 @@ class Worker:
         elif self.stage is Stage.STARTING:
             self.stage = Stage.IDLE
             self.was_ready = True
+            self._set_up_timer.cancel()
             self._output.drain()
             self._owner.worker_ready(self)
 
@@ -319,7 +373,8 @@ class Worker:
     def _streams(self, job: Job, message: Streams) -> None:
         if job.state is State.CANCELING:
             return
-        self._stream = ChunkBuffer(held=self._hold, abandoned=job.cancel)
+        giver = CreditGiver(partial(self._give_credit, job))
+        self._stream = ChunkBuffer(taken=giver.taken, abandoned=job.cancel)
         waiter, job.answer = job.answer, None
         if waiter is not None:
             waiter.callback(Answer(message.status, message.headers, self._stream, None))
@@ -345,7 +400,8 @@ class Worker:
 
     def _finish(self, job: Job, event: Event, reason: Reason | None = None) -> None:
         self._output.drain()  # what it printed is in the pipe before its outcome was sent
-        self._hold(False)
+        if self._stacks.asked:
+            self._stacks.fail("the job has ended")
         self.job = self._stream = None
         self.jobs_done += 1
         if self._arriving is not None:
@@ -363,12 +419,11 @@ class Worker:
         if self._stream is not None:
             self._stream.finish(error)
 
-    def _hold(self, hold: bool) -> None:
-        """Read nothing from it, or read again: it waits when the socket is full."""
-        if hold != self._held and self._connected:
-            self._held = hold
-            transport = self._protocol.transport
-            (transport.pauseProducing if hold else transport.resumeProducing)()
+    def _give_credit(self, job: Job, amount: int) -> None:
+        """The reader of a job's stream has taken so much; the job may have ended meanwhile."""
+        if self.job is job and self._connected:
+            # Of these, few can be unread: what is used up is waited for.
+            self._send(encode_frame(Credit(amount)))
 
     def _printed(self, line: str) -> None:
         job = self.job
@@ -394,12 +449,13 @@ class Worker:
         self._go_if_over()
 
     def _exited(self, code: int) -> None:
+        if self.stage is Stage.GONE:
+            return  # it was given up while it was started
         self._exit = code
         if self.stage is Stage.IDLE:
             self.stage = Stage.LEAVING
         if self._connected:
             # What it sent at last may still be unread.
-            self._hold(False)
             self._end_timer = self._reactor.callLater(
                 _END_PATIENCE, lambda: self._protocol.transport.abortConnection()
             )
@@ -414,7 +470,7 @@ class Worker:
 
     def _go(self, code: int) -> None:
         self.stage = Stage.GONE
-        for timer in (self._kill_timer, self._end_timer):
+        for timer in (self._set_up_timer, self._kill_timer, self._end_timer, self._reminder):
             if timer is not None and timer.active():
                 timer.cancel()
         how = describe_exit(code)
@@ -423,33 +479,24 @@ class Worker:
             os.close(self._descriptors.popleft())
         self._output.drain()
         self._output.close()
-        if self.job is not None:
+        self._stacks.close()
+        if self.job is not None and not self._runs_again(self.job, how):
             self._ended(self.job, WorkerLost(how))
         self._owner.worker_gone(self, how)
 
-
-@implementer(IFileDescriptorReceiver)
-class _WorkerProtocol(Protocol):
-    """The reactor's end of the socket."""
-
-    transport: Any
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._reader = FrameReader()
-
-    def dataReceived(self, data: bytes) -> None:
-        try:
-            for payload in self._reader.feed(data):
-                self._worker.received(payload)
-        except FrameError as error:
-            self._worker.broken(error)
-
-    def fileDescriptorReceived(self, descriptor: int) -> None:
-        self._worker.received_descriptor(descriptor)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._worker.disconnected()
+    def _runs_again(self, job: Job, how: str) -> bool:
+        """Whether its job goes back to the pool: nothing was given away, and its body is there."""
+        if (
+            job.retries == 0
+            or job.state is not State.RUNNING
+            or job.answer is None
+            or self._arriving is not None
+        ):
+            return False
+        self.job = None
+        self.jobs_done += 1
+        self._owner.job_lost(job, how)
+        return True
 
 
 def _http_error(message: Refused) -> HTTPError:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from deferpost import Call
 from deferpost.pools.frames import RepliedFile, encode_frame
-from deferpost.testing.handlers import folder_of, hold, note, number
+from deferpost.testing.handlers import folder_of, gate_of, hold, note, number
 
 #: The environment variable that names the file without which :class:`Picky` cannot be built.
 FLAG = "DEFERPOST_TEST_FLAG"
@@ -51,6 +54,113 @@ def deaf(call: Call) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     note(call, "deaf", call.id)
     hold(call)
+
+
+class _Interrupted:
+    """Waits while it is deleted, where Python swallows whatever is raised."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __del__(self) -> None:
+        note(self._call, "deleting")
+        time.sleep(1000)
+
+
+def swallow(call: Call) -> None:
+    """Is told to stop at a moment at which nothing of that gets to it, and goes on."""
+    kept = _Interrupted(call)
+    del kept
+    note(call, "swallowed")
+    try:
+        time.sleep(1000)
+    finally:
+        note(call, "cleaned")
+
+
+def swallow_in_loop(call: Call) -> None:
+    """Is told to stop inside a callback of asyncio, which logs that and goes on."""
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(time.sleep, 1000)
+        note(call, "deleting")
+        await asyncio.sleep(0.001)
+        note(call, "swallowed")
+        await asyncio.sleep(1000)
+
+    try:
+        asyncio.run(work())
+    finally:
+        note(call, "cleaned")
+
+
+def clean_slowly(call: Call) -> None:
+    """Takes its time to clean up, after it was told to stop."""
+    try:
+        hold(call)
+    finally:
+        note(call, "cleaning")
+        while not gate_of(call).exists():
+            time.sleep(0.002)
+        note(call, "cleaned")
+
+
+def lose(call: Call) -> dict[str, object]:
+    """Ends the process until it has been tried often enough, and then says what the body was."""
+    body = call.body.read()
+    note(call, "tries", str(os.getpid()))
+    if len((folder_of(call) / "tries").read_text().split()) < number(call, "tries"):
+        os._exit(9)
+    return {"body": body.decode(), "pid": os.getpid(), "tries": number(call, "tries")}
+
+
+def lose_stream(call: Call) -> Iterator[bytes]:
+    """Ends the process in the middle of its stream."""
+    note(call, "tries")
+    yield b"one"
+    yield b"two" * 100_000
+    os._exit(9)
+
+
+def hoard(call: Call) -> int:
+    """Asks for more memory than there may be, and says how much it got."""
+    return len(bytearray(number(call, "bytes")))
+
+
+def burn(call: Call) -> None:
+    """Uses CPU time for ever."""
+    note(call, "started", call.id)
+    while True:
+        pass
+
+
+def hang_in_c(call: Call) -> None:
+    """Never comes to its next line."""
+    note(call, "started", call.id)
+    sum(itertools.repeat(0))
+
+
+def dive(call: Call) -> None:
+    """Waits below many calls."""
+    _dive(call, number(call, "depth"))
+
+
+def _dive(call: Call, depth: int) -> None:
+    if depth:
+        _dive(call, depth - 1)
+    else:
+        hold(call)
+
+
+def deaf_to_questions(call: Call) -> None:
+    """Does not say where it stands."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    hold(call)
+
+
+def asked_for(call: Call) -> list[str]:
+    """Those modules that are loaded, of the ones that are named."""
+    return sorted(name for name in call.args["module"] if name in sys.modules)
 
 
 def garble(call: Call) -> str:
@@ -157,8 +267,29 @@ class NeverReady:
         """Never called."""
 
 
+class Slow:
+    """Takes long to be built, while a file is missing."""
+
+    def __init__(self) -> None:
+        if not Path(os.environ[FLAG]).exists():
+            time.sleep(1000)
+
+    def __call__(self, call: Call) -> str:
+        """An answer."""
+        return "set up"
+
+
 #: The handlers by the names of their routes, those of classes apart.
 HANDLERS = {
+    "asked_for": asked_for,
+    "burn": burn,
+    "deaf_to_questions": deaf_to_questions,
+    "dive": dive,
+    "hang_in_c": hang_in_c,
+    "hoard": hoard,
+    "lose": lose,
+    "lose_stream": lose_stream,
+    "clean_slowly": clean_slowly,
     "close_output": close_output,
     "deaf": deaf,
     "garble": garble,
@@ -172,6 +303,8 @@ HANDLERS = {
     "report_often": report_often,
     "signal_itself": signal_itself,
     "start_subprocess": start_subprocess,
+    "swallow": swallow,
+    "swallow_in_loop": swallow_in_loop,
     "talk": talk,
     "where": where,
 }

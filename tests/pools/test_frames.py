@@ -16,7 +16,8 @@ from deferpost.model import CallHead, HandlerRef, Progress
 from deferpost.pools.frames import (
     FRAME_MOST,
     Broke,
-    Chunk,
+    Chunks,
+    Credit,
     End,
     FrameError,
     FrameReader,
@@ -33,6 +34,7 @@ from deferpost.pools.frames import (
     Streams,
     Taken,
     ToWorker,
+    chunk_prefix,
     decode_from_worker,
     decode_to_worker,
     encode_frame,
@@ -65,6 +67,7 @@ TO_WORKER: st.SearchStrategy[ToWorker] = st.one_of(
         directory=st.none() | TEXT,
     ),
     st.builds(Run, head=HEADS, body=st.none() | BYTES, arriving=st.booleans()),
+    st.builds(Credit, amount=st.integers(0, 2**40)),
 )
 FROM_WORKER: st.SearchStrategy[FromWorker] = st.one_of(
     st.just(Ready()),
@@ -75,7 +78,7 @@ FROM_WORKER: st.SearchStrategy[FromWorker] = st.one_of(
     st.builds(Replied, status=STATUS, headers=PAIRS, body=BYTES),
     st.builds(RepliedFile, status=STATUS, headers=PAIRS, length=st.integers(0, 2**40)),
     st.builds(Streams, status=STATUS, headers=PAIRS),
-    st.builds(Chunk, data=BYTES),
+    st.builds(Chunks, pieces=st.lists(BYTES, max_size=5)),
     st.builds(Raised, traceback=TEXT),
     st.builds(
         Refused,
@@ -130,7 +133,7 @@ def test_from_the_worker_and_back(message: FromWorker) -> None:
 
 def test_frame() -> None:
     """A frame is the length in four bytes, in network order, and that many bytes."""
-    frame = encode_frame(Chunk(b"x" * 300))
+    frame = encode_frame(Chunks([b"x" * 300]))
     assert frame[:4] == struct.pack("!I", len(frame) - 4)
     assert payloads_of(b"\0\0\0\2ab\0\0\0\0\0\0\0\1c") == [b"ab", b"", b"c"]
     assert payloads_of(b"\0\0\0\0") == [b""]
@@ -213,7 +216,14 @@ def test_any_garbage(payload: bytes) -> None:
             decode(payload)
 
 
-@pytest.mark.parametrize("message", [Ready(), Chunk(b"x")])
+@given(st.binary(max_size=70_000))
+def test_piece_that_is_not_copied(piece: bytes) -> None:
+    """A large piece behind its prefix is a frame like any other."""
+    (payload,) = FrameReader().feed(chunk_prefix(len(piece)) + piece)
+    assert decode_from_worker(payload) == Chunks([piece])
+
+
+@pytest.mark.parametrize("message", [Ready(), Chunks([b"x"])])
 def test_messages_have_a_direction(message: FromWorker) -> None:
     """What a worker says is not taken for what it is told."""
     (payload,) = payloads_of(encode_frame(message))

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
+from deferpost.defaults import PoolSettings
 from deferpost.interfaces import PoolContext
 from deferpost.model import WorkSource
 from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool, usable_cpus
+from deferpost.runtime import plan_of
 
 NO_SOURCE: Any = object()
 CONTEXT = PoolContext(name="mine", reactor=None, source=NO_SOURCE, now=lambda: 0.0)
@@ -47,9 +50,23 @@ def test_source_is_no_matter_here() -> None:
         (lambda: ThreadPool(max_waiting=-1), "max_waiting is at least 0, not -1"),
         (lambda: ProcessPool(size=0), "a size of at least 1"),
         (lambda: ProcessPool(max_waiting=-1), "max_waiting is at least 0"),
+        (
+            lambda: ThreadPool(interrupt_grace=0),
+            "interrupt_grace is above 0 and up to 3600 seconds, not 0",
+        ),
         (lambda: ProcessPool(kill_grace=-0.1), "kill_grace is from 0 to 3600 seconds, not -0.1"),
         (lambda: ProcessPool(kill_grace=3601), "kill_grace is from 0 to 3600 seconds"),
         (lambda: ProcessPool(kill_grace=float("nan")), "kill_grace is from 0 to 3600 seconds"),
+        (lambda: ProcessPool(max_jobs=-1), "max_jobs is from 0 to 1000000000, not -1"),
+        (lambda: ProcessPool(max_age=-0.5), "max_age is from 0 to 2592000 seconds, not -0.5"),
+        (lambda: ProcessPool(max_memory=-1), "max_memory is from 0 to 1125899906842624 bytes"),
+        (lambda: ProcessPool(memory_limit=-1), "memory_limit is from 0 to 1125899906842624 bytes"),
+        (lambda: ProcessPool(memory_limit=2**20), "memory_limit is 0 or at least 67108864 bytes"),
+        (lambda: ProcessPool(cpu_limit=float("nan")), "cpu_limit is from 0 to 2592000 seconds"),
+        (lambda: ProcessPool(set_up_timeout=-1), "set_up_timeout is from 0 to 2592000 seconds"),
+        (lambda: ProcessPool(set_up_timeout=0), "set_up_timeout is more than 0 seconds"),
+        (lambda: ProcessPool(warm=-1), "warm is from 0 to 1024, not -1"),
+        (lambda: ProcessPool(warm=1025), "warm is from 0 to 1024, not 1025"),
         (lambda: ReactorPool(size=0), "a size of at least 1"),
         (lambda: ReactorPool(max_waiting=-1), "max_waiting is at least 0"),
     ],
@@ -89,9 +106,11 @@ def test_start_threads(
     """Where no size is given there are a few more threads than CPUs, and not too many."""
     fake = FakeStart(monkeypatch, "deferpost.pools.threads", "start_thread_pool")
     monkeypatch.setattr("deferpost.pools.plans.usable_cpus", lambda: cpus)
-    started: object = ThreadPool(size=size, max_waiting=7).start(CONTEXT)
+    plan = ThreadPool(size=size, max_waiting=7, interrupt_grace=0.5)
+    started: object = plan.start(CONTEXT)
     assert started == "started"
-    assert fake.calls == [(CONTEXT, {"size": expected, "max_waiting": 7})]
+    options = {"size": expected, "max_waiting": 7, "interrupt_grace": 0.5}
+    assert fake.calls == [(CONTEXT, options)]
 
 
 @pytest.mark.parametrize(("size", "expected"), [(None, 6), (2, 2)])
@@ -99,9 +118,28 @@ def test_start_processes(monkeypatch: pytest.MonkeyPatch, size: int | None, expe
     """Where no size is given there is one process for each CPU."""
     fake = FakeStart(monkeypatch, "deferpost.pools.processes", "start_process_pool")
     monkeypatch.setattr("deferpost.pools.plans.usable_cpus", lambda: 6)
-    ProcessPool(size=size, max_waiting=7, kill_grace=1.5).start(CONTEXT)
-    options = {"size": expected, "max_waiting": 7, "kill_grace": 1.5}
-    assert fake.calls == [(CONTEXT, options)]
+    plan = ProcessPool(size=size, max_waiting=7, kill_grace=1.5)
+    plan.start(CONTEXT)
+    assert fake.calls == [(CONTEXT, {"plan": plan, "size": expected})]
+
+
+def test_settings_reach_the_plan() -> None:
+    """All that can be configured of a pool of processes is what its plan then says."""
+    values: dict[str, Any] = {
+        "size": 3,
+        "max_waiting": 7,
+        "max_held": 8,
+        "kill_grace": 1.5,
+        "max_jobs": 9,
+        "max_age": 10.0,
+        "max_memory": 11,
+        "memory_limit": 2**30,
+        "cpu_limit": 12.0,
+        "set_up_timeout": 13.0,
+        "warm": 14,
+    }
+    assert set(values) == {field.name for field in msgspec.structs.fields(ProcessPool)}
+    assert plan_of(PoolSettings(kind="process", **values)) == ProcessPool(**values)
 
 
 def test_start_coroutines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,37 +10,22 @@ import sys
 import tempfile
 import textwrap
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
-from zope.interface import implementer
 
-from deferpost import ProcessPool
-from deferpost.errors import DeclarationError, PoolBroken, WorkerLost
-from deferpost.handlers.running import Handlers
-from deferpost.model import Progress, Reason, Route, Rung, State
+from deferpost.errors import DeclarationError, PoolBroken
+from deferpost.model import Progress, Reason, Rung, State
 from deferpost.testing.clocked import ClockedReactor
-from deferpost.testing.handlers import HANDLERS, large_body
-from deferpost.testing.suite import PoolSuite, Sent
+from deferpost.testing.handlers import large_body
 from tests.pools import process_handlers
-from tests.pools.process_handlers import FLAG
+from tests.pools.process_suite import ProcessSuite, is_alive
 
 #: The folder of the checkout, for programs that the tests start.
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs: one that has ended and was not waited for does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 class StartsReactor:
@@ -59,65 +44,7 @@ class StartsReactor:
         return getattr(reactor, name)
 
 
-class _ProcessSuite(PoolSuite):
-    """Pools of processes, with the handlers of these tests beside those of the suite."""
-
-    reactor = reactor
-    kill_grace = 60.0
-
-    def setUp(self) -> None:
-        """See :class:`PoolSuite`; the log is kept."""
-        super().setUp()
-        self.log: list[str] = []
-
-        @implementer(ILogObserver)
-        def observe(event: LogEvent) -> None:
-            if str(event.get("log_namespace")).startswith("deferpost"):
-                self.log.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-
-    def make_plan(self, *, size: int, max_waiting: int) -> ProcessPool:
-        """See :class:`PoolSuite`."""
-        return ProcessPool(size=size, max_waiting=max_waiting, kill_grace=self.kill_grace)
-
-    def start_with(
-        self, handlers: Mapping[str, Any] | None = None, *, size: int = 1, **context: Any
-    ) -> None:
-        """Start a pool with the handlers of these tests, or with given ones."""
-        named = {**HANDLERS, **process_handlers.HANDLERS} if handlers is None else handlers
-        source = Handlers(
-            [
-                Route(path=f"/{name}", handler=handler, pool="tested")
-                for name, handler in named.items()
-            ]
-        )
-        self.start_pool(size=size, source=source, **context)
-
-    def set_flag(self, path: Path) -> None:
-        """Tell the workers that are started in this test of a file."""
-        os.environ[FLAG] = str(path)
-        self.addCleanup(os.environ.pop, FLAG)
-
-    async def lost(self, sent: Sent) -> str:
-        """Wait for a job whose worker is lost.
-
-        :returns: how it was.
-        """
-        error = await self.error_of(sent, WorkerLost)
-        await self.end_of(sent, State.FAILED, Reason.WORKER_LOST)
-        return error.how
-
-    async def pid_of_worker(self) -> int:
-        """The process of the one worker, when it is ready."""
-        await self.until(lambda: self.pool.status().ready, "the worker is ready")
-        (pid,) = self.pool.worker_pids()
-        assert isinstance(pid, int)
-        return pid
-
-
-class LostWorkerTests(_ProcessSuite, TestCase):
+class LostWorkerTests(ProcessSuite, TestCase):
     """A worker that ends by itself loses its job, and nothing else."""
 
     async def test_exit_codes(self) -> None:
@@ -210,7 +137,7 @@ class LostWorkerTests(_ProcessSuite, TestCase):
                 os.kill(pid, signal.SIGKILL)
 
 
-class MisunderstoodWorkerTests(_ProcessSuite, TestCase):
+class MisunderstoodWorkerTests(ProcessSuite, TestCase):
     """A worker that does not speak the language is killed."""
 
     async def test_garbage(self) -> None:
@@ -229,7 +156,41 @@ class MisunderstoodWorkerTests(_ProcessSuite, TestCase):
         self.assertEqual(await self.content_of(self.submit("echo", b"well")), b"well")
 
 
-class KillTests(_ProcessSuite, TestCase):
+class ToldAgainTests(ProcessSuite, TestCase):
+    """A worker is told to stop until it does, and is left alone while it cleans up."""
+
+    async def test_what_python_swallows(self) -> None:
+        """SIGTERM that comes while Python swallows exceptions ends the handler all the same."""
+        self.start_clocked_pool_with()
+        for handler in ("swallow", "swallow_in_loop"):
+            sent = self.submit(handler)
+            await self.until(lambda: self.lines("deleting"), "nothing can be raised now")
+            sent.job.cancel(Reason.REQUESTED)
+            await self.until(lambda: self.lines("swallowed"), "it goes on")
+            self.assertEqual(sent.state, State.CANCELING)
+            self.pass_time(1.1)
+            await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+            self.assertEqual(sent.job.rung, Rung.TERMINATED)
+            self.assertEqual(self.lines("cleaned"), [""])
+            for name in ("deleting", "swallowed", "cleaned"):
+                (self.folder / name).unlink()
+
+    async def test_while_it_cleans_up(self) -> None:
+        """A handler that cleans up is not disturbed, however often it is told to stop."""
+        self.start_clocked_pool_with()
+        sent = self.submit("clean_slowly", gate="clean")
+        await self.begun(sent)
+        sent.job.cancel(Reason.REQUESTED)
+        await self.until(lambda: self.lines("cleaning"), "it cleans up")
+        for _ in range(5):
+            self.pass_time(1.1)
+        self.assertEqual(self.lines("cleaned"), [])
+        self.open_gate("clean")
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+        self.assertEqual((sent.job.rung, self.lines("cleaned")), (Rung.TERMINATED, [""]))
+
+
+class KillTests(ProcessSuite, TestCase):
     """A worker that does not end when it is told is killed after the grace."""
 
     kill_grace = 0.2
@@ -300,7 +261,7 @@ class KillTests(_ProcessSuite, TestCase):
         self.assertEqual(self.pool.worker_pids(), [])
 
 
-class SetUpTests(_ProcessSuite, TestCase):
+class SetUpTests(ProcessSuite, TestCase):
     """Workers that cannot be set up are tried again, after a growing pause."""
 
     def setUp(self) -> None:
@@ -366,7 +327,7 @@ class SetUpTests(_ProcessSuite, TestCase):
             self.start_with({"local": local})
 
 
-class OutputTests(_ProcessSuite, TestCase):
+class OutputTests(ProcessSuite, TestCase):
     """What handlers print is in the log, with the ids of their jobs."""
 
     async def test_every_way_to_print(self) -> None:
@@ -403,7 +364,7 @@ class OutputTests(_ProcessSuite, TestCase):
             self.assertEqual(await self.content_of(self.submit("close_output")), b"closed")
 
 
-class CrossingTests(_ProcessSuite, TestCase):
+class CrossingTests(ProcessSuite, TestCase):
     """Bodies and replies cross to a worker and back."""
 
     async def test_body_in_a_file(self) -> None:
