@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError
+from deferpost.handlers.around import Around
 from deferpost.handlers.call import Call
 from deferpost.handlers.declared import calls_for_reactor, is_class
 from deferpost.handlers.named import check_reference, load, reference
@@ -35,16 +36,31 @@ class Handlers:
     def __init__(self, routes: Sequence[Route], directory: str | None = None) -> None:
         self._directory = directory
         self._handlers = {route.path: route.handler for route in routes}
+        self._interruptible = frozenset(route.path for route in routes if route.interrupt)
         self._coroutines: dict[str, Callable[[Call], Any]] = {
             route.path: route.handler() if is_class(route.handler) else route.handler
             for route in routes
             if calls_for_reactor(route.handler)
         }
 
-    def work(self) -> Work:
-        """The work of one more thread; each class is built at the thread's first call to it."""
-        lazy = {route: _Lazy(handler) for route, handler in self._handlers.items()}
-        return _Work(lazy, self._directory)
+    @property
+    def interruptible(self) -> frozenset[str]:
+        """The routes with ``interrupt=True``."""
+        return self._interruptible
+
+    def work(self, around: Callable[..., Any] | None = None) -> Work:
+        """The work of one more thread; each class is built at the thread's first call to it.
+
+        :param around: calls what it is given, with further arguments, for what is the handler's
+            own of routes that may be interrupted.
+        """
+        calls: dict[str, Callable[[Call], Any]] = {
+            route: _Lazy(handler) for route, handler in self._handlers.items()
+        }
+        if around is not None:
+            for route in self._interruptible:
+                calls[route] = Around(calls[route], around)
+        return _Work(calls, self._directory)
 
     def coroutine(self, head: CallHead, body: BinaryIO, control: Control) -> Any:
         """The coroutine of one call to an ``async def`` handler."""

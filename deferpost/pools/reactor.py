@@ -6,13 +6,13 @@ must not hold the reactor up.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import traceback
-from collections import OrderedDict
 from types import NoneType
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool as TwistedThreadPool
@@ -25,23 +25,28 @@ from deferpost.errors import (
     PoolFull,
     ShuttingDown,
 )
-from deferpost.interfaces import IPoolPlan, IWorkerPool, PoolContext
+from deferpost.interfaces import IForeseeable, IInspectable, IPoolPlan, IWorkerPool, PoolContext
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
-from deferpost.model import Answer, PoolStatus, Reason, Rung, State
-from deferpost.pools.deadlines import DeadlineWatch
+from deferpost.model import Answer, PoolStatus, Reason, Rung, State, WorkerStatus
+from deferpost.pools.deadlines import DeadlineWatch, limit_reached
 from deferpost.pools.endings import (
     answer_stopped,
     log_late,
     stop_event,
     without_cause,
 )
+from deferpost.pools.line import Line
 from deferpost.pools.plans import ReactorPool
+from deferpost.pools.stacks import coroutine_stack
 
 #: Characters that are encoded on the reactor's thread; more are in a thread of their own.
 _TEXT_MOST = 64 * 1024
 
-__all__ = ["RunningReactorPool", "start_reactor_pool"]
+#: How many of the jobs that run are shown to those who look into the pool.
+SHOWN_MOST = 100
+
+__all__ = ["SHOWN_MOST", "RunningReactorPool", "start_reactor_pool"]
 
 classImplements(ReactorPool, IPoolPlan)
 
@@ -58,7 +63,22 @@ def start_reactor_pool(context: PoolContext, *, size: int, max_waiting: int) -> 
     return RunningReactorPool(context, encoders, size, max_waiting)
 
 
-@implementer(IWorkerPool)
+class _Run:
+    """A job that runs.
+
+    :ivar ended: fires when its coroutine has ended; None during the first steps of it.
+    :ivar coroutine: ours, which awaits the handler's.
+    """
+
+    __slots__ = ("coroutine", "ended", "job")
+
+    def __init__(self, job: Job, coroutine: Any) -> None:
+        self.job = job
+        self.coroutine = coroutine
+        self.ended: Deferred[Any] | None = None
+
+
+@implementer(IForeseeable, IInspectable, IWorkerPool)
 class RunningReactorPool:
     """A started pool of coroutines; see :class:`deferpost.interfaces.IWorkerPool`.
 
@@ -78,33 +98,41 @@ class RunningReactorPool:
         self._encoders = encoders
         self._size = size
         self._max_waiting = max_waiting
-        self._waiting: OrderedDict[int, Job] = OrderedDict()
-        self._running: dict[int, tuple[Job, Deferred[Any]]] = {}
+        self._waiting = Line(context.ageing)
+        self._running: dict[int, _Run] = {}
         self._stopped: Deferred[int] | None = None
         self._out_of_patience: Any = None
         self._starting = False
         self._watch = DeadlineWatch(
             context.reactor,
             context.now,
-            lambda: (job for job, _ in self._running.values()),
+            lambda: (run.job for run in self._running.values()),
             lambda: bool(self._waiting),
-            lambda job: self._stop_job(job, Reason.DEADLINE_RUN),
+            self._stop_job,
         )
+
+    def check(self) -> None:
+        """See :meth:`deferpost.interfaces.IForeseeable.check`."""
+        if self._stopped is not None:
+            raise ShuttingDown("the pool is stopping")
+
+    def ahead_of(self, urgency: int) -> int:
+        """See :meth:`deferpost.interfaces.IForeseeable.ahead_of`."""
+        return self._waiting.ahead_of(urgency)
 
     def submit(self, job: Job) -> Deferred[Answer]:
         """See :meth:`deferpost.interfaces.IWorkerPool.submit`."""
-        if self._stopped is not None:
-            raise ShuttingDown("the pool is stopping")
+        self.check()
         if len(self._running) + len(self._waiting) >= self._size + self._max_waiting:
             raise PoolFull(self.name)
         answer: Deferred[Answer] = Deferred(lambda _: self._stop_job(job, Reason.REQUESTED))
         job.answer = answer
         job.stop = self._stop_job
-        self._watch.expect(job.head.timeout, job.created)
+        self._watch.expect(job, job.created)
         if len(self._running) < self._size:
             self._start(job)
         else:
-            self._waiting[job.key] = job
+            self._waiting.put(job)
         return answer
 
     def status(self) -> PoolStatus:
@@ -116,9 +144,44 @@ class RunningReactorPool:
             max_waiting=self._max_waiting,
             running=len(self._running),
             waiting=len(self._waiting),
-            stuck=sum(job.canceled for job, _ in self._running.values()),
+            stuck=sum(run.job.canceled for run in self._running.values()),
             ready=self._stopped is None,
+            oldest_waiting=self._waiting.longest_wait(self._now()),
         )
+
+    def workers(self) -> list[WorkerStatus]:
+        """See :meth:`deferpost.interfaces.IInspectable.workers`: one for each job that runs.
+
+        Only the oldest are shown where there are very many.
+        """
+        now = self._now()
+        return [
+            WorkerStatus(
+                name=f"{self.name}-{key}",
+                pid=None,
+                stage="busy",
+                job=key,
+                job_id=run.job.head.id,
+                route=run.job.head.route,
+                run_seconds=run.job.run_so_far(now),
+                canceling=run.job.canceled,
+                jobs_done=0,
+                age=run.job.run_so_far(now),
+                memory=None,
+            )
+            for key, run in itertools.islice(self._running.items(), SHOWN_MOST)
+        ]
+
+    def stack(self, key: int) -> Deferred[str]:
+        """See :meth:`deferpost.interfaces.IInspectable.stack`: what awaits what."""
+        run = self._running.get(key)
+        if run is None:
+            return fail(LookupError(f"no coroutine of pool {self.name!r} runs the job {key}"))
+        return succeed(coroutine_stack(run.coroutine))
+
+    def restart(self, name: str) -> bool:
+        """See :meth:`deferpost.interfaces.IInspectable.restart`: there is nothing to restart."""
+        return False
 
     def stop(self, patience: float) -> Deferred[int]:
         """See :meth:`deferpost.interfaces.IWorkerPool.stop`."""
@@ -126,7 +189,7 @@ class RunningReactorPool:
         self._stopped = stopped
         self._watch.stop()
         self._out_of_patience = self._reactor.callLater(patience, self._stop_encoders)
-        for job in [*self._waiting.values(), *(job for job, _ in self._running.values())]:
+        for job in [*self._waiting, *(run.job for run in self._running.values())]:
             self._stop_job(job, Reason.SHUTDOWN)
         self._stop_if_empty()
         return stopped
@@ -147,10 +210,12 @@ class RunningReactorPool:
     def _start(self, job: Job) -> None:
         job.started = self._now()
         job.happened(Event.START)
-        run = Deferred.fromCoroutine(self._run(job))
-        # Entered after the coroutine's first steps: one that never waited has its result already.
-        self._running[job.key] = (job, run)
-        run.addBoth(self._ended, job)
+        coroutine = self._run(job)
+        run = self._running[job.key] = _Run(job, coroutine)
+        run.ended = ended = Deferred.fromCoroutine(coroutine)
+        if job.canceled:  # by what its own first steps did
+            ended.cancel()
+        ended.addBoth(self._ended, job)
 
     async def _run(self, job: Job) -> Answer:
         result = await self._source.coroutine(job.head, job.body, job)
@@ -192,25 +257,37 @@ class RunningReactorPool:
         if not self._starting:  # else the loop below, further up, goes on
             self._starting = True
             while self._waiting and len(self._running) < self._size:
-                _, following = self._waiting.popitem(last=False)
-                self._start(following)
+                following = self._waiting.take()
+                late = None
+                if following.start_by is not None:
+                    late = limit_reached(following, self._now())
+                if late is None:
+                    self._start(following)
+                else:
+                    self._remove(following, late)
             self._starting = False
         self._stop_if_empty()
 
     def _stop_job(self, job: Job, reason: Reason) -> None:
         """Climb the cancel ladder: take it from the queue, or cancel its coroutine."""
         job.canceled = True
-        if self._waiting.pop(job.key, None) is not None:
-            job.rung = Rung.REMOVED
-            job.body.close()
-            answer_stopped(job, reason)
-            self._end(job, stop_event(reason), reason)
+        if self._waiting.remove(job):
+            self._remove(job, reason)
         elif job.state is State.RUNNING:
             job.rung = Rung.TOLD
             job.happened(stop_event(reason), reason)
             answer_stopped(job, reason)
-            if job.key in self._running:
-                self._running[job.key][1].cancel()
+            run = self._running[job.key]
+            if run.ended is not None:  # else it is canceled as soon as it waits
+                run.ended.cancel()
+
+    def _remove(self, job: Job, reason: Reason) -> None:
+        """End a job that is no longer in the queue, and does not run."""
+        job.canceled = True
+        job.rung = Rung.REMOVED
+        job.body.close()
+        answer_stopped(job, reason)
+        self._end(job, stop_event(reason), reason)
 
 
 def _is_sendable(answer: Answer) -> bool:

@@ -151,9 +151,14 @@ class ThreadBody(io.RawIOBase):
             if not self._source.closed:
                 self._call_in_reactor(self._source.close)
 
-    def reader(self) -> io.BufferedReader:
-        """This as the file that a handler is given."""
-        return io.BufferedReader(self, READ_BYTES)
+    def reader(self, outside: Callable[..., Any] | None = None) -> io.BufferedReader:
+        """This as the file that a handler is given.
+
+        :param outside: calls what it is given, for what must not be interrupted; None to call it
+            directly.
+        """
+        raw = self if outside is None else _Outside(self, outside)
+        return io.BufferedReader(raw, READ_BYTES)
 
     def _wait(self) -> None:
         """Wait for a piece or the end; the lock is held."""
@@ -177,3 +182,34 @@ class ThreadBody(io.RawIOBase):
         )
         self._held = self._held and not go_on
         return go_on
+
+
+class _Outside(io.RawIOBase):
+    """A body whose reads hold locks that the reactor takes, too: they are not interrupted.
+
+    :param body: the body.
+    :param outside: calls what it is given.
+    """
+
+    def __init__(self, body: ThreadBody, outside: Callable[..., Any]) -> None:
+        super().__init__()
+        self._body = body
+        self._outside = outside
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See :meth:`ThreadBody.readinto`."""
+        return self._outside(self._body.readinto, buffer)  # type: ignore[no-any-return]  # as above
+
+    def readall(self) -> bytes:
+        """See :meth:`ThreadBody.readall`."""
+        return self._outside(self._body.readall)  # type: ignore[no-any-return]  # as above
+
+    def close(self) -> None:
+        """See :meth:`ThreadBody.close`."""
+        if not self.closed:
+            super().close()
+            self._outside(self._body.close)

@@ -10,6 +10,7 @@ gathered by the time the reactor turns.
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import traceback
 from collections import deque
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,14 +33,25 @@ from deferpost.errors import (
     PoolFull,
     ShuttingDown,
 )
-from deferpost.interfaces import IArrivingBody, IPoolPlan, IWorkerPool, PoolContext
+from deferpost.interfaces import (
+    IArrivingBody,
+    IForeseeable,
+    IInspectable,
+    IPoolPlan,
+    IWorkerPool,
+    PoolContext,
+)
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
-from deferpost.model import Answer, PoolStatus, Reason, Rung, State, Work
-from deferpost.pools.deadlines import DeadlineWatch
+from deferpost.model import Answer, PoolStatus, Reason, Rung, State, Work, WorkerStatus
+from deferpost.pools.deadlines import DeadlineWatch, limit_reached
 from deferpost.pools.endings import answer_stopped, failure_of, log_late, stop_error, stop_event
+from deferpost.pools.frames import CHUNK_COST
 from deferpost.pools.handoff import Handoff
+from deferpost.pools.interrupts import HandlerPart
 from deferpost.pools.plans import ThreadPool
+from deferpost.pools.stacks import thread_stack
+from deferpost.pools.stragglers import Stragglers
 from deferpost.pools.streams import ChunkBuffer, ThreadGate
 from deferpost.pools.threadbody import ThreadBody
 
@@ -58,22 +70,60 @@ class _DaemonThreads(TwistedThreadPool):
 
 
 class _Slot:
-    """A thread's place: the job that it runs.  Written by the thread, read by the reactor."""
+    """A thread's place: the job that it runs.  Written by the thread, read by the reactor.
 
-    __slots__ = ("job",)
+    :ivar name: of its thread; no other of the pool has it.
+    :ivar part: what of its work is a handler's; None where none may be interrupted, or it has not
+        started.
+    :ivar ident: of its thread; None until it has started.
+    :ivar started: when that was, in seconds of the monotonic clock.
+    :ivar done: jobs that it has ended.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("done", "ident", "job", "name", "part", "started")
+
+    def __init__(self, name: str, started: float) -> None:
+        self.name = name
+        self.started = started
         self.job: Job | None = None
+        self.part: HandlerPart | None = None
+        self.ident: int | None = None
+        self.done = 0
+
+    def status(self, now: float) -> WorkerStatus:
+        """How it is; on the reactor thread."""
+        job = self.job
+        return WorkerStatus(
+            name=self.name,
+            pid=None,
+            stage="idle" if job is None else "busy",
+            job=None if job is None else job.key,
+            job_id=None if job is None else job.head.id,
+            route=None if job is None else job.head.route,
+            run_seconds=0.0 if job is None else job.run_so_far(now),
+            canceling=job is not None and job.canceled,
+            jobs_done=self.done,
+            age=now - self.started,
+            memory=None,
+        )
 
 
 class _Stream:
     """Both ends of a thread's stream."""
 
-    __slots__ = ("buffer", "gate")
+    __slots__ = ("buffer", "coming", "gate", "is_told")
 
     def __init__(self, abandoned: Callable[[Reason], None]) -> None:
         self.gate = ThreadGate()
         self.buffer = ChunkBuffer(taken=self.gate.leave, abandoned=abandoned)
+        self.coming: deque[bytes] = deque()
+        self.is_told = False  # the reactor has yet to hear of what is coming
+
+    def deliver(self) -> None:
+        """Take over what has come.  On the reactor thread."""
+        self.is_told = False  # first, so that what comes from here on is told again
+        coming = self.coming
+        self.buffer.deliver_all([coming.popleft() for _ in range(len(coming))])
 
 
 class _End:
@@ -85,19 +135,29 @@ class _End:
         self.error = error
 
 
-def start_thread_pool(context: PoolContext, *, size: int, max_waiting: int) -> RunningThreadPool:
+class _Late(Exception):
+    """A thread has not started a job, because a limit of it was reached."""
+
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+def start_thread_pool(
+    context: PoolContext, *, size: int, max_waiting: int, interrupt_grace: float
+) -> RunningThreadPool:
     """Start a pool of threads of its own; the threads come when there is work.
 
     :param context: what every pool is started with.
     :param size: how many jobs run at once.
     :param max_waiting: how many more may wait.
+    :param interrupt_grace: seconds from telling a job to stop to its interrupt.
     """
     threads = _DaemonThreads(0, size, f"deferpost-{context.name}")
     threads.start()
-    return RunningThreadPool(context, threads, size, max_waiting)
+    return RunningThreadPool(context, threads, size, max_waiting, interrupt_grace)
 
 
-@implementer(IWorkerPool)
+@implementer(IForeseeable, IInspectable, IWorkerPool)
 class RunningThreadPool:
     """A started thread pool; see :class:`deferpost.interfaces.IWorkerPool`.
 
@@ -105,10 +165,17 @@ class RunningThreadPool:
     :param threads: a started pool of Twisted's, for this pool alone.
     :param size: how many jobs run at once.
     :param max_waiting: how many more may wait.
+    :param interrupt_grace: seconds from telling a job to stop to its interrupt, and to each
+        further one, where its route has ``interrupt=True``.
     """
 
     def __init__(
-        self, context: PoolContext, threads: TwistedThreadPool, size: int, max_waiting: int
+        self,
+        context: PoolContext,
+        threads: TwistedThreadPool,
+        size: int,
+        max_waiting: int,
+        interrupt_grace: float,
     ) -> None:
         self.name = context.name
         self._reactor = context.reactor
@@ -118,9 +185,19 @@ class RunningThreadPool:
         self._size = size
         self._max_waiting = max_waiting
         self._count = 0  # jobs that have not ended
-        self._waiting = Handoff()
+        self._waiting = Handoff(context.ageing)
         self._rouse_due = False
         self._slots: list[_Slot] = []
+        self._slot_numbers = itertools.count(1)
+        self._interruptible = context.source.interruptible
+        self._stragglers = Stragglers(
+            context.reactor,
+            context.now,
+            context.name,
+            size,
+            interrupt=self._interrupt,
+            interrupt_grace=interrupt_grace,
+        )
         self._slots_ended: list[Deferred[None]] = []
         self._streams: dict[int, _Stream] = {}
         self._arriving: dict[int, ThreadBody] = {}
@@ -133,15 +210,23 @@ class RunningThreadPool:
             self._running_jobs,
             # One that a thread has just taken is for a moment in neither place.
             lambda: self._count > sum(1 for _ in self._running_jobs()),
-            lambda job: self._stop_job(job, Reason.DEADLINE_RUN),
+            self._expire,
         )
 
     # The reactor's side.
 
-    def submit(self, job: Job) -> Deferred[Answer]:
-        """See :meth:`deferpost.interfaces.IWorkerPool.submit`."""
+    def check(self) -> None:
+        """See :meth:`deferpost.interfaces.IForeseeable.check`."""
         if self._stopping:
             raise ShuttingDown("the pool is stopping")
+
+    def ahead_of(self, urgency: int) -> int:
+        """See :meth:`deferpost.interfaces.IForeseeable.ahead_of`."""
+        return self._waiting.line.ahead_of(urgency)
+
+    def submit(self, job: Job) -> Deferred[Answer]:
+        """See :meth:`deferpost.interfaces.IWorkerPool.submit`."""
+        self.check()
         if self._count >= self._size + self._max_waiting:
             raise PoolFull(self.name)
         self._count += 1
@@ -156,7 +241,7 @@ class RunningThreadPool:
         self._waiting.put(job)
         if len(self._slots) < self._size and self._count > len(self._slots):
             self._add_slot()
-        self._watch.expect(job.head.timeout, job.created)
+        self._watch.expect(job, job.created)
         if not self._rouse_due:
             # When the reactor has read what else has arrived: threads that start in the middle of
             # that only take turns with it.
@@ -179,13 +264,36 @@ class RunningThreadPool:
             running=len(running),
             waiting=len(self._waiting),
             stuck=sum(job.canceled for job in running),
-            ready=not self._stopping,
+            ready=not (self._stopping or self._stragglers.hung),
+            hung=self._stragglers.hung,
+            oldest_waiting=self._waiting.line.longest_wait(self._now()),
         )
+
+    def workers(self) -> list[WorkerStatus]:
+        """See :meth:`deferpost.interfaces.IInspectable.workers`."""
+        now = self._now()
+        return [slot.status(now) for slot in self._slots]
+
+    def stack(self, key: int) -> Deferred[str]:
+        """See :meth:`deferpost.interfaces.IInspectable.stack`."""
+        for slot in self._slots:
+            job = slot.job
+            if job is not None and job.key == key and slot.ident is not None:
+                lines = thread_stack(slot.ident, RunningThreadPool._run_job.__code__)
+                # It may have ended in the meantime, and the thread be at the next.
+                if lines is not None and slot.job is job:
+                    return succeed(lines)
+        return fail(LookupError(f"no thread of pool {self.name!r} runs the job {key}"))
+
+    def restart(self, name: str) -> bool:
+        """See :meth:`deferpost.interfaces.IInspectable.restart`: a thread cannot be ended."""
+        return False
 
     def stop(self, patience: float) -> Deferred[int]:
         """See :meth:`deferpost.interfaces.IWorkerPool.stop`."""
         self._stopping = True
         self._watch.stop()
+        self._stragglers.hurry(patience)
         for job in [*self._waiting, *self._running_jobs()]:
             self._stop_job(job, Reason.SHUTDOWN)
         self._waiting.close()
@@ -211,13 +319,21 @@ class RunningThreadPool:
                 route=job.head.route,
                 pool=self.name,
             )
+        self._stragglers.leave()
         stopped.callback(len(left))
 
     def _running_jobs(self) -> Iterator[Job]:
         return (job for slot in self._slots if (job := slot.job) is not None)
 
+    def _interrupt(self, job: Job) -> bool:
+        """Interrupt the handler of a job, if it is in its own code."""
+        for slot in self._slots:
+            if slot.job is job and slot.part is not None:
+                return slot.part.interrupt(job.key)
+        return False
+
     def _add_slot(self) -> None:
-        slot = _Slot()
+        slot = _Slot(f"{self.name}-{next(self._slot_numbers)}", self._now())
         self._slots.append(slot)
         ended = deferToThreadPool(self._reactor, self._threads, self._run_slot, slot)
         ended.addErrback(self._slot_failed, slot)
@@ -228,14 +344,15 @@ class RunningThreadPool:
         _log.failure("a thread of pool {pool} ended", failure=failure, pool=self.name)
         self._slots.remove(slot)
 
+    def _expire(self, job: Job, reason: Reason) -> None:
+        # One that a thread is taking at this moment is that thread's, which looks at the clock.
+        if job.started is not None or job in self._waiting:
+            self._stop_job(job, reason)
+
     def _stop_job(self, job: Job, reason: Reason) -> None:
         """Climb the cancel ladder: take it from the queue, or tell it."""
         if self._waiting.remove(job):
-            job.rung = Rung.REMOVED
-            job.canceled = True
-            job.body.close()
-            answer_stopped(job, reason)
-            self._end(job, stop_event(reason), reason)
+            self._removed(job, reason)
             return
         if job.state is State.CANCELING:
             return
@@ -244,6 +361,7 @@ class RunningThreadPool:
         job.rung = Rung.TOLD
         job.canceled = True
         job.happened(stop_event(reason), reason)
+        self._stragglers.told(job, interruptible=job.head.route in self._interruptible)
         arriving = self._arriving.get(job.key)
         if arriving is not None:
             arriving.shut()
@@ -255,8 +373,18 @@ class RunningThreadPool:
         if stream is not None:
             stream.buffer.finish(stop_error(job, reason))
 
+    def _removed(self, job: Job, reason: Reason) -> None:
+        """It is no longer in the queue, and no thread runs it."""
+        job.rung = Rung.REMOVED
+        job.canceled = True
+        job.body.close()
+        answer_stopped(job, reason)
+        self._end(job, stop_event(reason), reason)
+
     def _end(self, job: Job, event: Event, reason: Reason | None = None) -> None:
         self._count -= 1
+        if job.canceled:
+            self._stragglers.ended(job)
         if self._arriving and self._arriving.pop(job.key, None) is not None:
             job.body.close()
         job.end(event, self._now(), reason)
@@ -275,9 +403,17 @@ class RunningThreadPool:
                 continue
             try:
                 if job.state is State.QUEUED:
+                    if type(posted) is _Late:
+                        self._removed(job, posted.reason)
+                        continue
                     job.happened(Event.START)
-                if type(posted) is bytes:
-                    self._streams[job.key].buffer.deliver(posted)
+                elif type(posted) is _Late:  # and was canceled when the thread had just taken it
+                    job.rung = Rung.REMOVED
+                    job.body.close()
+                    self._end(job, Event.STOP)
+                    continue
+                if type(posted) is _Stream:
+                    posted.deliver()
                 elif isinstance(posted, Answer):
                     self._answered(job, posted)
                 elif isinstance(posted, _End):
@@ -339,24 +475,43 @@ class RunningThreadPool:
 
     def _run_slot(self, slot: _Slot) -> None:
         """Take jobs and run them, until there are no more."""
-        work = self._source.work()
+        slot.ident = threading.get_ident()
+        part = None
+        if self._interruptible:
+            part = slot.part = HandlerPart()
+        work = self._source.work(None if part is None else part.run)
         bed = threading.Lock()
         bed.acquire()
         take, now = self._waiting.take, self._now
         while (job := take(bed)) is not None:
-            job.started = now()
+            started = now()
+            if job.start_by is not None:
+                late = limit_reached(job, started)
+                if late is not None:
+                    self._post(job, _Late(late))
+                    del job
+                    continue
+            job.started = started
+            job.worker = slot.name
+            if part is not None:
+                part.key = job.key
             slot.job = job
             if self._stopping:  # which may not have seen it
                 self._reactor.callFromThread(job.cancel, Reason.SHUTDOWN)
-            outcome = self._run_job(job, work)
+            outcome = self._run_job(job, work, part)
             slot.job = None
+            slot.done += 1
             self._post(job, outcome)
             del job, outcome  # nothing of the last client stays while this waits for the next
 
-    def _run_job(self, job: Job, work: Work) -> Answer | _End | BaseException:
+    def _run_job(
+        self, job: Job, work: Work, part: HandlerPart | None
+    ) -> Answer | _End | BaseException:
         """Run one job to its end, its stream included."""
         arriving = self._arriving.get(job.key) if self._arriving else None
-        body = job.body if arriving is None else arriving.reader()
+        body = job.body
+        if arriving is not None:
+            body = arriving.reader(None if part is None else part.outside)
         try:
             try:
                 answer = work(job.head, body, job)
@@ -379,8 +534,11 @@ class RunningThreadPool:
         try:
             try:
                 for chunk in chunks:
-                    stream.gate.enter(len(chunk))
-                    self._post(job, chunk)
+                    stream.gate.enter(len(chunk) + CHUNK_COST)
+                    stream.coming.append(chunk)
+                    if not stream.is_told:
+                        stream.is_told = True
+                        self._post(job, stream)
             finally:
                 chunks.close()
         except BaseException as error:

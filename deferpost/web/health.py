@@ -76,5 +76,21 @@ class Readyz(_Health):
         """Status and document."""
         accepting = self._accepting()
         pools = self._statuses() if accepting else []
-        ready = accepting and all(pool.ready for pool in pools)
-        return (200 if ready else 503), {"ready": ready, "accepting": accepting, "pools": pools}
+        reasons = [_reason(pool) for pool in pools if not pool.ready]
+        if not accepting:
+            reasons = ["no calls are accepted"]
+        document: dict[str, Any] = {"ready": not reasons, "accepting": accepting}
+        if reasons:
+            document["reasons"] = reasons
+        document["pools"] = pools
+        return (503 if reasons else 200), document
+
+
+def _reason(pool: PoolStatus) -> str:
+    """Why a pool is not ready."""
+    if pool.hung:
+        return (
+            f"pool {pool.name} hangs: each of its {pool.size} workers has a job that was told to "
+            "stop and goes on"
+        )
+    return f"pool {pool.name} cannot run calls now"

@@ -11,12 +11,17 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from deferpost import Call, ReactorPool
 from deferpost.errors import HandlerFailed, ShuttingDown
 from deferpost.handlers.running import Handlers
-from deferpost.model import Reason, Route, State
+from deferpost.interfaces import IInspectable
+from deferpost.model import Reason, Route, Rung, State
 from deferpost.testing.suite import PoolSuite
+
+#: Seconds that a pool gets to stop.
+PATIENCE = 60.0
 
 
 class Noting(Mapping[str, int]):
@@ -169,6 +174,87 @@ class ReactorPoolTests(PoolSuite, TestCase):
         self.assertEqual((sent.state, sent.ends), (State.CANCELING, []))
         self.open_gate()
         await self.end_of(sent, State.CANCELED, Reason.SHUTDOWN)
+
+    async def test_stopped_by_its_first_steps(self) -> None:
+        """A coroutine whose own first steps get it canceled is canceled when it waits."""
+        canceled: list[object] = []
+        waited: Deferred[None] = Deferred(canceled.append)
+
+        async def handler(call: Call) -> None:
+            (run,) = self.pool._running.values()
+            run.job.cancel(Reason.CLIENT_DISCONNECTED)
+            await waited
+
+        self._start(handler=handler)
+        sent = self.submit("handler")
+        await self.error_of(sent, CancelledError)
+        await self.end_of(sent, State.CANCELED, Reason.CLIENT_DISCONNECTED)
+        self.assertEqual((canceled, sent.job.rung), ([waited], Rung.TOLD))
+
+    async def test_pool_stopped_by_first_steps(self) -> None:
+        """A coroutine whose own first steps stop the pool is canceled, and not left behind."""
+        stopped: list[int] = []
+
+        async def handler(call: Call) -> None:
+            self._stopping = stopped
+            self.pool.stop(PATIENCE).addCallback(stopped.append)
+            self.assertEqual(stopped, [])
+            await Deferred()
+
+        self._start(handler=handler)
+        sent = self.submit("handler")
+        await self.error_of(sent, ShuttingDown)
+        await self.end_of(sent, State.CANCELED, Reason.SHUTDOWN)
+        self.assertEqual(stopped, [0])
+
+    async def test_canceled_by_first_steps_that_end(self) -> None:
+        """What a coroutine returns without ever waiting is let go if it was canceled by then."""
+
+        async def handler(call: Call) -> bytes:
+            (run,) = self.pool._running.values()
+            run.job.cancel(Reason.REQUESTED)
+            return b"late"
+
+        self._start(handler=handler)
+        sent = self.submit("handler")
+        await self.error_of(sent, CancelledError)
+        await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
+
+    async def test_workers(self) -> None:
+        """Each coroutine that runs is shown, with its job; they cannot be restarted."""
+        verifyObject(IInspectable, self.start_pool(size=2))
+        sent = self.submit("hold")
+        await self.running(1)
+        (worker,) = self.pool.workers()
+        self.assertEqual((worker.job, worker.job_id), (sent.job.key, sent.job.head.id))
+        self.assertEqual((worker.stage, worker.route, worker.canceling), ("busy", "/hold", False))
+        self.assertFalse(self.pool.restart(worker.name))
+        self.open_gate()
+        await self.end_of(sent, State.SUCCEEDED)
+        self.assertEqual(self.pool.workers(), [])
+
+    async def test_stack(self) -> None:
+        """The stack of a coroutine is what awaits what, from the handler on."""
+        waited: Deferred[None] = Deferred()
+
+        async def inner() -> None:
+            await waited
+
+        async def outer(call: Call) -> None:
+            await inner()
+
+        self._start(outer=outer)
+        sent = self.submit("outer")
+        stack = self.successResultOf(self.pool.stack(sent.job.key))
+        self.assertRegex(
+            stack,
+            r'(?s)^  File ".*test_reactor_pool_trial.py", line \d+, in outer\n'
+            r"    await inner\(\)\n.*in inner\n    await waited\n",
+        )
+        self.assertNotIn("deferpost/pools", stack)
+        waited.callback(None)
+        await self.end_of(sent, State.SUCCEEDED)
+        self.failureResultOf(self.pool.stack(sent.job.key), LookupError)
 
     async def test_threads_end(self) -> None:
         """No thread is left of a pool that has stopped."""

@@ -23,7 +23,7 @@ class Daemon:
         return self.pools
 
 
-def status(name: str, ready: bool = True) -> PoolStatus:
+def status(name: str, ready: bool = True, hung: bool = False) -> PoolStatus:
     """A pool that is busy."""
     return PoolStatus(
         name=name,
@@ -35,6 +35,7 @@ def status(name: str, ready: bool = True) -> PoolStatus:
         stuck=1,
         ready=ready,
         restarts=2,
+        hung=hung,
     )
 
 
@@ -71,6 +72,8 @@ def test_ready() -> None:
         "stuck": 1,
         "ready": True,
         "restarts": 2,
+        "hung": False,
+        "oldest_waiting": None,
     }
 
 
@@ -80,7 +83,12 @@ def test_not_accepting() -> None:
     daemon.is_accepting = False
     response = ask("/readyz", daemon=daemon)
     assert response.status == 503
-    assert response.json == {"ready": False, "accepting": False, "pools": []}
+    assert response.json == {
+        "ready": False,
+        "accepting": False,
+        "reasons": ["no calls are accepted"],
+        "pools": [],
+    }
 
 
 def test_broken_pool() -> None:
@@ -90,6 +98,18 @@ def test_broken_pool() -> None:
     response = ask("/readyz", daemon=daemon)
     assert response.status == 503
     assert [pool["ready"] for pool in response.json["pools"]] == [True, False]
+    assert response.json["reasons"] == ["pool b cannot run calls now"]
+
+
+def test_hung_pool() -> None:
+    """It is not ready while a pool hangs, and says which and why."""
+    daemon = Daemon()
+    daemon.pools[0] = status("a", ready=False, hung=True)
+    response = ask("/readyz", daemon=daemon)
+    assert (response.status, response.json["ready"]) == (503, False)
+    assert response.json["reasons"] == [
+        "pool a hangs: each of its 4 workers has a job that was told to stop and goes on"
+    ]
 
 
 def test_without_pools() -> None:
