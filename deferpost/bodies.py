@@ -154,6 +154,8 @@ class BodyWriter:
     :param answer: the answer.
     :param done: called when all is written and the request is to be finished.
     :param broken: called with the error when the body broke off in the middle.
+    :param apart: whether each chunk of a stream is written by itself, however small; the request
+        then has a ``flush``, which is called behind those that came together.
     """
 
     def __init__(
@@ -162,7 +164,9 @@ class BodyWriter:
         answer: Answer,
         done: Callable[[], None],
         broken: Callable[[Exception], None],
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
         self._request = request
         self._answer = answer
         self._done = done
@@ -183,7 +187,10 @@ class BodyWriter:
         self._request.registerProducer(self, True)
         if self._source is not None:
             self._request.write(b"")  # the headers leave before the first chunk is there
-            self._source.open(self)
+            if self._apart:
+                self._source.open(self, apart=True)
+            else:
+                self._source.open(self)
         else:
             self._work()
 
@@ -235,6 +242,10 @@ class BodyWriter:
             self._source.pause()  # type: ignore[union-attr]  # chunks come from a source
             self._rest = memoryview(data)
             self._work()
+
+    def flush(self) -> None:
+        """The chunks that came together have come; only called where they come apart."""
+        self._request.flush()
 
     def end(self) -> None:
         """See :meth:`deferpost.interfaces.IChunkSink.end`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from zope.interface import implementer
@@ -12,21 +12,25 @@ from zope.interface import implementer
 from deferpost.errors import Canceled
 from deferpost.interfaces import IChunkSink, IChunkSource
 from deferpost.model import Reason
+from deferpost.pools.frames import CHUNK_COST, WINDOW_BYTES
 
-__all__ = ["WINDOW_BYTES", "ChunkBuffer", "ThreadGate"]
+__all__ = ["CREDIT_STEP", "JOIN_BYTES", "ChunkBuffer", "CreditGiver", "ThreadGate"]
 
-#: Bytes of a stream that may be between a thread's handler and its reader.
-WINDOW_BYTES = 256 * 1024
+#: Bytes of small chunks that are given to a reader as one, where it does not want them apart.
+JOIN_BYTES = 64 * 1024
+
+#: Bytes that a reader has taken when a worker process hears of it.
+CREDIT_STEP = WINDOW_BYTES // 2
 
 
 @implementer(IChunkSource)
 class ChunkBuffer:
     """The reactor's end of a stream: keeps what the sink cannot take yet.
 
-    It sets no bound itself: it tells the worker's side through ``taken`` and ``held``.
+    It sets no bound itself: it tells the worker's side, which does, through ``taken``.
 
-    :param taken: called with the number of bytes that the sink has taken.
-    :param held: called with True when the sink takes no more, with False when it does again.
+    :param taken: called with how much the sink has taken: the bytes of chunks, and
+        :data:`~deferpost.pools.frames.CHUNK_COST` for each.
     :param abandoned: called with the reason when nobody reads any more.
     """
 
@@ -34,11 +38,9 @@ class ChunkBuffer:
         self,
         *,
         taken: Callable[[int], None] | None = None,
-        held: Callable[[bool], None] | None = None,
         abandoned: Callable[[Reason], None],
     ) -> None:
         self._taken = taken
-        self._held = held
         self._abandoned = abandoned
         self._chunks: deque[bytes] = deque()
         self._sink: Any = None
@@ -47,6 +49,7 @@ class ChunkBuffer:
         self._error: Exception | None = None
         self._closed = False
         self._flushing = False
+        self._apart = False
 
     # The worker's side, on the reactor thread.
 
@@ -55,6 +58,13 @@ class ChunkBuffer:
         if self._closed:
             return
         self._chunks.append(chunk)
+        self._flush()
+
+    def deliver_all(self, chunks: Iterable[bytes]) -> None:
+        """Some more chunks have arrived together."""
+        if self._closed:
+            return
+        self._chunks.extend(chunks)
         self._flush()
 
     def finish(self, error: Exception | None = None) -> None:
@@ -70,17 +80,14 @@ class ChunkBuffer:
 
     # IChunkSource, for the reader.
 
-    def open(self, sink: Any) -> None:
+    def open(self, sink: Any, apart: bool = False) -> None:
         """See :meth:`deferpost.interfaces.IChunkSource.open`."""
         self._sink = sink
+        self._apart = apart
         self._flush()
 
     def pause(self) -> None:
         """See :meth:`deferpost.interfaces.IChunkSource.pause`."""
-        if not (self._paused or self._ended or self._closed):
-            self._paused = True
-            if self._held is not None:
-                self._held(True)
         self._paused = True
 
     def resume(self) -> None:
@@ -89,9 +96,6 @@ class ChunkBuffer:
             return
         self._paused = False
         self._flush()
-        # The sink may have had enough again of what was kept.
-        if not self._paused and not self._ended and self._held is not None:
-            self._held(False)
 
     def abandon(self, reason: Reason = Reason.CLIENT_DISCONNECTED) -> None:
         """See :meth:`deferpost.interfaces.IChunkSource.abandon`."""
@@ -104,7 +108,7 @@ class ChunkBuffer:
 
     def discard(self) -> None:
         """See :meth:`deferpost.interfaces.IChunkSource.discard`."""
-        self._sink = _Nowhere()
+        self._sink, self._apart = _Nowhere(), False
         self._flush() if not self._paused else self.resume()
 
     def _flush(self) -> None:
@@ -113,10 +117,9 @@ class ChunkBuffer:
         self._flushing = True  # a sink that pauses and resumes does not get here a second time
         try:
             while self._chunks and not self._paused and not self._closed:
-                chunk = self._chunks.popleft()
-                if self._taken is not None:
-                    self._taken(len(chunk))
-                self._sink.chunk(chunk)
+                self._sink.chunk(self._next())
+            if self._apart and not self._closed:
+                self._sink.flush()
         finally:
             self._flushing = False
         if self._ended and not self._chunks and not self._paused and not self._closed:
@@ -125,6 +128,21 @@ class ChunkBuffer:
                 self._sink.end()
             else:
                 self._sink.fail(self._error)
+
+    def _next(self) -> bytes:
+        """The next chunk, or as many small ones as are given together."""
+        chunks = self._chunks
+        chunk, count = chunks.popleft(), 1
+        if chunks and not self._apart:
+            size, together = len(chunk), [chunk]
+            while chunks and (size := size + len(chunks[0])) <= JOIN_BYTES:
+                together.append(chunks.popleft())
+            count = len(together)
+            if count > 1:
+                chunk = b"".join(together)
+        if self._taken is not None:
+            self._taken(len(chunk) + count * CHUNK_COST)
+        return chunk
 
 
 @implementer(IChunkSink)
@@ -141,6 +159,26 @@ class _Nowhere:
         """Nobody is told."""
 
 
+class CreditGiver:
+    """Tells a worker process in steps how much of its stream was taken.
+
+    :param give: called with an amount when it is worth a message.
+    """
+
+    __slots__ = ("_give", "_owed")
+
+    def __init__(self, give: Callable[[int], None]) -> None:
+        self._give = give
+        self._owed = 0
+
+    def taken(self, amount: int) -> None:
+        """So much more was taken."""
+        self._owed += amount
+        if self._owed >= CREDIT_STEP:
+            owed, self._owed = self._owed, 0
+            self._give(owed)
+
+
 class ThreadGate:
     """Holds a handler's thread back while too much of its stream is unread."""
 
@@ -153,9 +191,9 @@ class ThreadGate:
     def enter(self, size: int) -> None:
         """Wait until there is room, then count the chunk.  On the worker's thread.
 
-        A chunk larger than the bound passes when nothing else is under way.
+        Whatever its size, a chunk passes as long as there is any room.
 
-        :param size: bytes of the chunk.
+        :param size: bytes of the chunk, with what keeping it costs.
         :raises Canceled: nobody reads any more.
         """
         with self._changed:
@@ -166,7 +204,7 @@ class ThreadGate:
             self._unread += size
 
     def leave(self, size: int) -> None:
-        """So many bytes were taken.  On the reactor thread."""
+        """So much was taken.  On the reactor thread."""
         with self._changed:
             self._unread -= size
             self._changed.notify()

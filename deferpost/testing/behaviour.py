@@ -51,6 +51,7 @@ from deferpost.interfaces import IArrivingBody, IChunkSource, IWorkerPool
 from deferpost.model import Progress, Reason, Rung, State
 from deferpost.testing.handlers import large_body, numbered_chunk
 from deferpost.testing.suite import PoolSuite, Reader, Sent
+from deferpost.testing.turns import LateBehaviour, TurnBehaviour
 from deferpost.testing.uploads import Upload
 
 __all__ = [
@@ -1083,6 +1084,8 @@ class PoolBehaviour(
     QueueBehaviour,
     ProgressBehaviour,
     DeadlineBehaviour,
+    TurnBehaviour,
+    LateBehaviour,
     StreamBehaviour,
     LiveStreamBehaviour,
 ):

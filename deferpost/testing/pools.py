@@ -8,7 +8,6 @@ where it stands for one in a process.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -22,7 +21,9 @@ from deferpost.jobs import Job
 from deferpost.model import Answer, PoolStatus, Reason, Rung
 from deferpost.pools.deadlines import DeadlineWatch
 from deferpost.pools.endings import answer_stopped, stop_event
-from deferpost.pools.streams import WINDOW_BYTES, ChunkBuffer
+from deferpost.pools.frames import WINDOW_BYTES
+from deferpost.pools.line import Line
+from deferpost.pools.streams import ChunkBuffer
 from deferpost.testing.runs import Run, Stage
 
 __all__ = ["InlinePool", "ManualPool", "RunningInlinePool", "RunningManualPool"]
@@ -63,7 +64,7 @@ class _LinePool:
         self._max_waiting = max_waiting
         self._window = window
         self._tracebacks = tracebacks
-        self._waiting: OrderedDict[int, Job] = OrderedDict()
+        self._waiting = Line(context.ageing)
         self._runs: dict[int, Run] = {}
         self._stopped: Deferred[int] | None = None
         self._out_of_patience: Any = None
@@ -72,7 +73,7 @@ class _LinePool:
             context.now,
             lambda: (run.job for run in self._runs.values()),
             lambda: bool(self._waiting),
-            lambda job: self._stop_job(job, Reason.DEADLINE_RUN),
+            self._stop_job,
         )
 
     def submit(self, job: Job) -> Deferred[Answer]:
@@ -84,8 +85,8 @@ class _LinePool:
         answer: Deferred[Answer] = Deferred(lambda _: self._stop_job(job, Reason.REQUESTED))
         job.answer = answer
         job.stop = self._stop_job
-        self._waiting[job.key] = job
-        self._watch.expect(job.head.timeout, job.created)
+        self._waiting.put(job)
+        self._watch.expect(job, job.created)
         self._fill()
         return answer
 
@@ -108,7 +109,7 @@ class _LinePool:
         self._stopped = stopped
         self._watch.stop()
         self._out_of_patience = self._reactor.callLater(patience, self._force)
-        for job in [*self._waiting.values(), *(run.job for run in self._runs.values())]:
+        for job in [*self._waiting, *(run.job for run in self._runs.values())]:
             self._stop_job(job, Reason.SHUTDOWN)
         self._stop_if_empty()
         return stopped
@@ -132,7 +133,7 @@ class _LinePool:
 
     def _stop_job(self, job: Job, reason: Reason) -> None:
         """Climb the cancel ladder: take it from the queue, or tell it."""
-        if self._waiting.pop(job.key, None) is not None:
+        if self._waiting.remove(job):
             job.rung = Rung.REMOVED
             job.canceled = True
             job.body.close()
@@ -144,9 +145,9 @@ class _LinePool:
             self._was_told(run)
 
     def _take(self) -> Run:
-        """Give the oldest job that waits a place."""
-        key, job = self._waiting.popitem(last=False)
-        run = self._runs[key] = Run(
+        """Give the next job that waits a place."""
+        job = self._waiting.take()
+        run = self._runs[job.key] = Run(
             job, self._source, self._work, self._now, self, self._window, self._source_of
         )
         return run
@@ -223,9 +224,9 @@ class _PulledChunks:
         self._run = run
         self._buffer = buffer
 
-    def open(self, sink: IChunkSink) -> None:
+    def open(self, sink: IChunkSink, apart: bool = False) -> None:
         """See :meth:`deferpost.interfaces.IChunkSource.open`."""
-        self._buffer.open(sink)
+        self._buffer.open(sink, apart)
         self._run.finish()
 
     def pause(self) -> None:
@@ -263,8 +264,8 @@ class RunningManualPool(_LinePool):
 
     @property
     def waiting(self) -> tuple[Job, ...]:
-        """The jobs that wait, oldest first."""
-        return tuple(self._waiting.values())
+        """The jobs that wait, the more urgent first, and of these the oldest."""
+        return tuple(self._waiting)
 
     @property
     def runs(self) -> tuple[Run, ...]:

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from deferpost.arriving import ArrivingBody
 from deferpost.handlers.running import Handlers
 from deferpost.interfaces import IChunkSink, PoolContext
-from deferpost.jobs import Job
+from deferpost.jobs import DEFAULT_URGENCY, Job
 from deferpost.lifecycle import ENDED
 from deferpost.model import Answer, CallHead, PoolStatus, Reason, Route, State
 from deferpost.testing.clocked import ClockedReactor
@@ -94,20 +94,21 @@ class Reader:
 
     :param source: the stream, which it opens.
     :param pause_at: how many chunks it takes before it pauses; None for all.
+    :param apart: whether it wants each chunk by itself.
 
     :ivar chunks: what it was given.
     :ivar ended: whether it was told the end.
     :ivar error: why the stream broke off, if it did.
     """
 
-    def __init__(self, source: Any, pause_at: int | None = None) -> None:
+    def __init__(self, source: Any, pause_at: int | None = None, apart: bool = True) -> None:
         self.chunks: list[bytes] = []
         self.ended = False
         self.error: Exception | None = None
         self._source = source
         self._pause_at = pause_at
         self._paused = False
-        source.open(self)
+        source.open(self, apart)
 
     @property
     def is_over(self) -> bool:
@@ -132,6 +133,10 @@ class Reader:
         self.chunks.append(data)
         if len(self.chunks) == self._pause_at:
             self.pause()
+
+    def flush(self) -> None:
+        """Those that came together have come; see :class:`deferpost.interfaces.IChunkSource`."""
+        assert not self.is_over, "something after the end"
 
     def end(self) -> None:
         """See :meth:`deferpost.interfaces.IChunkSink.end`."""
@@ -274,6 +279,10 @@ class PoolSuite(TestCase):
         *,
         headers: tuple[tuple[bytes, bytes], ...] = (),
         timeout: float | None = None,
+        start_by: float | None = None,
+        finish_by: float | None = None,
+        urgency: int = DEFAULT_URGENCY,
+        retries: int = 0,
         gate: str = "gate",
         reader: Callable[[Any], Reader] | None = None,
         **args: object,
@@ -284,6 +293,10 @@ class PoolSuite(TestCase):
         :param body: its body.
         :param headers: its header fields.
         :param timeout: seconds that it may run.
+        :param start_by: when it must have started, on the clock of ``now``.
+        :param finish_by: when it must be over, on the same clock.
+        :param urgency: 0 for the most urgent to 7 for the least.
+        :param retries: how often it may run again when its worker was lost.
         :param gate: the gate at which it waits, if it does.
         :param reader: makes the reader of its stream, as soon as there is one.
         :param args: further arguments of its query.
@@ -300,9 +313,21 @@ class PoolSuite(TestCase):
             headers,
             None,
             timeout,
+            finish_by,
         )
         file = io.BytesIO(body) if isinstance(body, bytes) else body
-        sent = Sent(lambda on_end: Job(key, head, file, self.now(), on_end))
+        sent = Sent(
+            lambda on_end: Job(
+                key,
+                head,
+                file,
+                self.now(),
+                on_end,
+                start_by=start_by,
+                urgency=urgency,
+                retries=retries,
+            )
+        )
         try:
             sent.answer = self.pool.submit(sent.job)
         except BaseException:

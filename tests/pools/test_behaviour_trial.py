@@ -21,6 +21,7 @@ from deferpost.testing.behaviour import (
     StreamBehaviour,
 )
 from deferpost.testing.suite import PoolSuite, Sent
+from deferpost.testing.turns import LateBehaviour, TurnBehaviour
 
 
 class ThreadPoolTests(PoolBehaviour, ArrivingBehaviour, TestCase):
@@ -49,6 +50,8 @@ class ReactorPoolTests(
     QueueBehaviour,
     ProgressBehaviour,
     DeadlineBehaviour,
+    TurnBehaviour,
+    LateBehaviour,
     CoroutineBehaviour,
     TestCase,
 ):
@@ -116,7 +119,13 @@ class _Manual(PoolSuite):
 
 
 class ManualTests(
-    AnswerBehaviour, QueueBehaviour, DeadlineBehaviour, StreamBehaviour, _Manual, TestCase
+    AnswerBehaviour,
+    QueueBehaviour,
+    DeadlineBehaviour,
+    TurnBehaviour,
+    StreamBehaviour,
+    _Manual,
+    TestCase,
 ):
     """Jobs that run when the test says so."""
 
@@ -132,6 +141,7 @@ class ManualCoroutineTests(
     QueueBehaviour,
     ProgressBehaviour,
     DeadlineBehaviour,
+    TurnBehaviour,
     CoroutineBehaviour,
     _Manual,
     TestCase,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,8 @@ from zope.interface.verify import verifyObject
 from deferpost.errors import Canceled
 from deferpost.interfaces import IChunkSink, IChunkSource
 from deferpost.model import Reason
-from deferpost.pools.streams import ChunkBuffer, ThreadGate
+from deferpost.pools.frames import CHUNK_COST
+from deferpost.pools.streams import CREDIT_STEP, JOIN_BYTES, ChunkBuffer, CreditGiver, ThreadGate
 
 #: Seconds for which a test waits before it gives a thread up.
 PATIENCE = 5.0
@@ -29,6 +30,7 @@ class FakeSink:
         self.chunks: list[bytes] = []
         self.ends: list[Exception | None] = []
         self.at_next_chunk: Callable[[], None] | None = None
+        self.flushed = 0
 
     def chunk(self, data: bytes) -> None:
         assert not self.ends, "no chunk comes after the end"
@@ -36,6 +38,10 @@ class FakeSink:
         act, self.at_next_chunk = self.at_next_chunk, None
         if act is not None:
             act()
+
+    def flush(self) -> None:
+        assert not self.ends
+        self.flushed = len(self.chunks)
 
     def end(self) -> None:
         self.ends.append(None)
@@ -49,15 +55,21 @@ class Stream:
 
     def __init__(self) -> None:
         self.taken = 0
-        self.held: list[bool] = []
         self.abandoned: list[Reason] = []
         self.sink = FakeSink()
-        self.buffer = ChunkBuffer(
-            taken=self.take, held=self.held.append, abandoned=self.abandoned.append
-        )
+        self.buffer = ChunkBuffer(taken=self.take, abandoned=self.abandoned.append)
 
-    def take(self, size: int) -> None:
-        self.taken += size
+    def take(self, amount: int) -> None:
+        self.taken += amount
+
+    def open(self) -> None:
+        """Have every chunk by itself."""
+        self.buffer.open(self.sink, apart=True)
+
+
+def cost(chunks: Iterable[bytes]) -> int:
+    """What chunks count."""
+    return sum(len(chunk) + CHUNK_COST for chunk in chunks)
 
 
 def test_it_is_a_source() -> None:
@@ -71,8 +83,8 @@ def test_what_came_before_it_was_opened() -> None:
     stream.buffer.deliver(b"a")
     stream.buffer.deliver(b"b")
     assert (stream.sink.chunks, stream.taken) == ([], 0)
-    stream.buffer.open(stream.sink)
-    assert (stream.sink.chunks, stream.taken) == ([b"a", b"b"], 2)
+    stream.open()
+    assert (stream.sink.chunks, stream.taken) == ([b"a", b"b"], cost([b"a", b"b"]))
     assert stream.sink.ends == []
 
 
@@ -82,7 +94,7 @@ def test_what_ended_before_it_was_opened(error: Exception | None) -> None:
     stream = Stream()
     stream.buffer.deliver(b"a")
     stream.buffer.finish(error)
-    stream.buffer.open(stream.sink)
+    stream.open()
     assert stream.sink.chunks == ([b"a"] if error is None else [])
     assert stream.sink.ends == [error]
 
@@ -90,10 +102,9 @@ def test_what_ended_before_it_was_opened(error: Exception | None) -> None:
 def test_pause_and_resume() -> None:
     """While the reader has enough, nothing is given and the worker is held back."""
     stream = Stream()
-    stream.buffer.open(stream.sink)
+    stream.open()
     stream.buffer.pause()
     stream.buffer.pause()
-    assert stream.held == [True]
     stream.buffer.deliver(b"a")
     stream.buffer.finish()
     assert (stream.sink.chunks, stream.sink.ends, stream.taken) == ([], [], 0)
@@ -101,20 +112,52 @@ def test_pause_and_resume() -> None:
     assert (stream.sink.chunks, stream.sink.ends) == ([b"a"], [None])
 
 
-def test_the_worker_goes_on_after_a_pause() -> None:
-    """When the reader wants more, the worker hears of it once."""
+def test_flush() -> None:
+    """A reader that wants chunks apart is told when those that came together have come."""
+    stream = Stream()
+    stream.open()
+    stream.buffer.deliver_all([b"a", b"b"])
+    assert (stream.sink.chunks, stream.sink.flushed) == ([b"a", b"b"], 2)
+    stream.sink.at_next_chunk = stream.buffer.abandon
+    stream.buffer.deliver_all([b"c", b"d"])
+    assert (stream.sink.chunks, stream.sink.flushed) == ([b"a", b"b", b"c"], 2)
+
+
+def test_small_chunks_together() -> None:
+    """A reader that wants bytes gets small chunks that came together as one."""
     stream = Stream()
     stream.buffer.open(stream.sink)
-    stream.buffer.pause()
-    stream.buffer.resume()
-    stream.buffer.resume()
-    assert stream.held == [True, False]
+    stream.buffer.deliver_all([b"a", b"b", b"c"])
+    assert stream.sink.chunks == [b"abc"]
+    assert stream.taken == cost([b"a", b"b", b"c"])
+
+
+@pytest.mark.parametrize("size", [1, 1000, JOIN_BYTES // 2, JOIN_BYTES, JOIN_BYTES + 1])
+def test_not_too_many_together(size: int) -> None:
+    """What is put together has a bound; a chunk that is larger comes by itself."""
+    stream = Stream()
+    stream.buffer.open(stream.sink)
+    chunks = [bytes([number]) * size for number in range(200)]
+    stream.buffer.deliver_all(chunks)
+    assert b"".join(stream.sink.chunks) == b"".join(chunks)
+    assert max(map(len, stream.sink.chunks)) <= max(size, JOIN_BYTES)
+    assert len(stream.sink.chunks) == -(-200 // max(1, JOIN_BYTES // size))
+    assert stream.taken == cost(chunks)
+
+
+def test_what_comes_after_the_reader_left() -> None:
+    """Chunks that come together after the reader has left are dropped."""
+    stream = Stream()
+    stream.open()
+    stream.buffer.abandon()
+    stream.buffer.deliver_all([b"a", b"b"])
+    assert (stream.sink.chunks, stream.taken) == ([], 0)
 
 
 def test_end_waits_for_the_reader() -> None:
     """The end is said when the reader wants to hear it, once, and not while it has enough."""
     stream = Stream()
-    stream.buffer.open(stream.sink)
+    stream.open()
     stream.buffer.pause()
     stream.buffer.finish()
     assert stream.sink.ends == []
@@ -137,30 +180,28 @@ def test_many_chunks_to_a_reader_that_changes_its_mind() -> None:
     chunks = [b"%d" % number for number in range(5000)]
     for chunk in chunks:
         stream.buffer.deliver(chunk)
-    stream.buffer.open(stream.sink)
+    stream.open()
     assert stream.sink.chunks == chunks
 
 
 def test_enough_again_while_it_catches_up() -> None:
     """A reader that has enough in the middle of what was kept gets no more, and holds on."""
     stream = Stream()
-    stream.buffer.open(stream.sink)
+    stream.open()
     stream.buffer.pause()
     stream.buffer.deliver(b"a")
     stream.buffer.deliver(b"b")
     stream.sink.at_next_chunk = stream.buffer.pause
     stream.buffer.resume()
     assert stream.sink.chunks == [b"a"]
-    assert stream.held == [True, True]
     stream.buffer.resume()
     assert stream.sink.chunks == [b"a", b"b"]
-    assert stream.held == [True, True, False]
 
 
 def test_broken_while_paused() -> None:
     """That a stream broke off is said at once: nobody has to wait for the client to read."""
     stream = Stream()
-    stream.buffer.open(stream.sink)
+    stream.open()
     stream.buffer.pause()
     stream.buffer.deliver(b"a")
     error = ValueError("no")
@@ -172,7 +213,7 @@ def test_broken_while_paused() -> None:
 def test_abandon(reason: Reason) -> None:
     """When nobody reads any more the worker hears why, and what it still sends is dropped."""
     stream = Stream()
-    stream.buffer.open(stream.sink)
+    stream.open()
     stream.buffer.abandon(reason)
     stream.buffer.abandon()
     stream.buffer.deliver(b"a")
@@ -198,14 +239,13 @@ def test_discard(is_opened: bool, is_paused: bool) -> None:
     if is_paused:
         stream.buffer.pause()
     if is_opened:
-        stream.buffer.open(stream.sink)
+        stream.open()
     stream.buffer.deliver(b"a")
     received = list(stream.sink.chunks)
     stream.buffer.discard()
     stream.buffer.deliver(b"b")
     stream.buffer.finish(ValueError("no"))
-    assert stream.taken == 2
-    assert stream.held == ([True, False] if is_paused else [])
+    assert stream.taken == cost([b"a", b"b"])
     assert stream.abandoned == []
     assert (stream.sink.chunks, stream.sink.ends) == (received, [])
 
@@ -217,7 +257,7 @@ def test_discard_to_its_end() -> None:
     stream.buffer.deliver(b"a")
     stream.buffer.finish()
     stream.buffer.abandon()
-    assert (stream.taken, stream.abandoned) == (1, [])
+    assert (stream.taken, stream.abandoned) == (cost([b"a"]), [])
 
 
 def test_without_bounds() -> None:
@@ -295,7 +335,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def open(self) -> None:
         self.is_open = True
-        self.stream.buffer.open(self.stream.sink)
+        self.stream.open()
 
     @precondition(lambda self: not self.is_discarded and self.error is None)
     @rule()
@@ -367,18 +407,10 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def what_was_taken_is_counted(self) -> None:
         taken = self.stream.taken
-        assert taken >= sum(map(len, self.stream.sink.chunks))
-        assert taken <= sum(map(len, self.delivered))
+        assert taken >= cost(self.stream.sink.chunks)
+        assert taken <= cost(self.delivered)
         if self.is_discarded and not self.is_abandoned and self.error is None:
-            assert taken == sum(map(len, self.delivered))
-
-    @invariant()
-    def the_worker_is_held_while_the_reader_has_enough(self) -> None:
-        held = bool(self.stream.held) and self.stream.held[-1]
-        if not self.finished and not self.is_abandoned:
-            assert held == self.is_paused
-        if self.is_discarded and not self.finished and not self.is_abandoned:
-            assert not held
+            assert taken == cost(self.delivered)
 
     @invariant()
     def the_worker_is_abandoned_once(self) -> None:
@@ -390,6 +422,20 @@ AnyOrder.TestCase.settings = settings(max_examples=200, stateful_step_count=30, 
 
 class TestAnyOrder(AnyOrder.TestCase):  # type: ignore[misc,valid-type]  # made by Hypothesis
     """Whatever the order of events, a stream loses nothing and ends once."""
+
+
+# Credit
+
+
+@given(st.lists(st.integers(1, 3 * CREDIT_STEP), max_size=50))
+def test_credit(amounts: list[int]) -> None:
+    """A worker hears of all that was taken, but for less than a step, in few messages."""
+    given_: list[int] = []
+    giver = CreditGiver(given_.append)
+    for amount in amounts:
+        giver.taken(amount)
+    assert 0 <= sum(amounts) - sum(given_) < CREDIT_STEP
+    assert all(amount >= CREDIT_STEP for amount in given_)
 
 
 # The gate
@@ -454,7 +500,7 @@ def test_gate_without_room(gate: ThreadGate) -> None:
 
 
 def test_gate_with_a_large_chunk(gate: ThreadGate) -> None:
-    """A chunk that is larger than the window passes when nothing else is under way."""
+    """A chunk that is larger than the window passes when there is room."""
     producer = Producer(gate, [1000, 1000])
     producer.waits_for(1)
     gate.leave(1000)
