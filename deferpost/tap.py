@@ -108,14 +108,12 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Read the settings from every source."""
         path = self["config"] or os.environ.get("DEFERPOST_CONFIG")
-        text = None if path is None else _read(path)
+        # Absolute, for a reload after the program has gone to another folder.
+        self._file = None if path is None else (path, os.path.abspath(path))
         try:
-            self.settings = load_settings(
-                toml_text=text,
-                toml_name=path or "deferpost.toml",
-                environ=os.environ,
-                flags=self.given,
-            )
+            self.settings = self.read()
+        except _CannotRead as error:
+            _fail(str(error))
         except ConfigurationError as error:
             _fail_configuration(error)
         if self["print-config"]:
@@ -123,10 +121,23 @@ class Options(usage.Options):
             raise SystemExit(0)
         if self["check-config"]:
             if self.settings.app is not None:
-                _build(self.settings, own_signals=False)
+                _build(self, own_signals=False)
             unnamed = "" if self.settings.app is not None else ", but names no app"
             print(f"deferpost: the configuration is correct{unnamed}")
             raise SystemExit(0)
+
+    def read(self) -> Settings:
+        """Put the settings together from every source, as each is now.
+
+        :raises deferpost.errors.ConfigurationError: something is wrong.
+        """
+        name, path = self._file or (None, None)
+        return load_settings(
+            toml_text=None if name is None or path is None else _read(name, path),
+            toml_name=name or "deferpost.toml",
+            environ=os.environ,
+            flags=self.given,
+        )
 
 
 def _take(flag: Flag) -> Callable[[Options, str], None]:
@@ -143,14 +154,23 @@ for _flag in FLAGS:
         setattr(Options, f"opt_{_flag.name.replace('-', '_')}", _take(_flag))
 
 
-def _read(path: str) -> str:
+class _CannotRead(ConfigurationError):
+    """The file of the configuration cannot be read."""
+
+    def __str__(self) -> str:
+        return self.problems[0]
+
+
+def _read(name: str, path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except OSError as error:
-        _fail(f"cannot read the configuration {path}: {error.strerror}")
+        raise _CannotRead([f"cannot read the configuration {name}: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
-        _fail(f"the configuration {path} is not UTF-8: byte {error.start} is wrong")
+        raise _CannotRead(
+            [f"the configuration {name} is not UTF-8: byte {error.start} is wrong"]
+        ) from None
 
 
 def _fail(message: str) -> NoReturn:
@@ -165,18 +185,34 @@ def _fail_configuration(error: ConfigurationError) -> NoReturn:
     _fail(f"the configuration has {count}:\n  " + "\n  ".join(problems))
 
 
-def _build(settings: Settings, *, own_signals: bool) -> Any:
+_NO_APP = "no app is named; give one as module:app, such as examples.documents:app"
+
+
+def _build(options: Options, *, own_signals: bool) -> Any:
     """The service, or one message and exit status 1."""
     from twisted.internet import reactor
 
-    from deferpost.loading import load_app
+    from deferpost.loading import Modules, load_app
+    from deferpost.reload import Loaded
     from deferpost.service import DaemonService
 
+    settings = options.settings
     if settings.app is None:
-        _fail("no app is named; give one as module:app, such as examples.documents:app")
+        _fail(_NO_APP)
+    modules = Modules(os.getcwd())
+
+    def load() -> Loaded:
+        """Everything anew, as it is now."""
+        settings = options.read()
+        name = settings.app
+        if name is None:
+            raise DeclarationError(_NO_APP)
+        app, before = modules.load_again(name)
+        return Loaded(app, settings, lambda: modules.restore(name, before))
+
     try:
         app = load_app(settings.app)
-        return DaemonService(app, settings, reactor, own_signals=own_signals)
+        return DaemonService(app, settings, reactor, own_signals=own_signals, load=load)
     except DeclarationError as error:
         _fail(f"{error}\n{error.traceback}".rstrip() if error.traceback else str(error))
     except ConfigurationError as error:
@@ -188,7 +224,13 @@ def makeService(options: Options) -> IService:
 
     :param options: the parsed options.
     """
-    service: IService = _build(options.settings, own_signals=True)
+    service: IService = _build(options, own_signals=True)
+    if options.settings.log_format == "json" and options.parent is not None:
+        from twisted.internet import reactor
+
+        from deferpost.logs import LoggedAsJSON
+
+        return LoggedAsJSON(service, options.parent, reactor)
     return service
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from deferpost.app import App
 from deferpost.errors import DeclarationError
-from deferpost.loading import load_app
+from deferpost.loading import Modules, is_own, load_app
 
 APP = "from deferpost import App\napp = App()\n"
 ROUTE = "@app.post('/rst')\ndef render(call): return 'text'\n"
+
+#: A module of a package of the user's that is compiled.
+SHOP_IN_C = ModuleType("shop")
+SHOP_IN_C.__spec__ = ModuleSpec("shop", ExtensionFileLoader("shop", "/shop.so"))
 
 #: Writes a module into the current folder.
 Write = Callable[[str, str], None]
@@ -220,3 +226,118 @@ def test_declaration_that_is_wrong(write: Write, tmp_path: Path) -> None:
 def test_odd_names(write: Write, name: str) -> None:
     """Whatever is written for a module's name, the answer is a sentence."""
     assert "\n" not in str(refusal(name))
+
+
+# Loading again.
+
+
+@pytest.fixture
+def modules(write: Write, tmp_path: Path) -> Modules:
+    """The modules of a program that has yet to load its app from the folder."""
+    return Modules(str(tmp_path))
+
+
+def one_version(write: Write, text: str) -> None:
+    """Write an app that takes its answer from a module that takes it from another."""
+    write("served", APP + "import shop.words\n" + ROUTE.replace("'text'", "shop.words.WORD"))
+    write("shop.__init__", "")
+    write("shop.words", f"from json import loads\nWORD = {text!r}\n")
+
+
+def answer(app: App) -> object:
+    """What its one handler answers."""
+    return app.routes[0].handler(None)
+
+
+def test_every_module_is_new(write: Write, modules: Modules) -> None:
+    """Loaded again, the app and all modules of the user's are new; libraries are as they were."""
+    import json
+
+    one_version(write, "old")
+    old = load_app("served:app")
+    old_module = sys.modules["shop.words"]
+    one_version(write, "brand new")
+    new, before = modules.load_again("served:app")
+    assert (answer(old), answer(new)) == ("old", "brand new")
+    assert sys.modules["shop.words"] is not old_module
+    assert before["shop.words"] is old_module
+    assert sys.modules["json"] is json
+    assert {"shop", "shop.words", "served"} <= before.keys()
+    assert all("pytest" not in name for name in before)
+
+
+def test_restored(write: Write, modules: Modules) -> None:
+    """What was loaded again can be undone: every module of the user's is the old one."""
+    one_version(write, "old")
+    old = load_app("served:app")
+    known = {name: sys.modules[name] for name in ("served", "shop", "shop.words")}
+    one_version(write, "brand new")
+    write("shop.more", "")
+    write("served", "import shop.more\n" + APP + "import shop.words\n" + ROUTE)
+    _, before = modules.load_again("served:app")
+    assert "shop.more" in sys.modules
+    modules.restore("served:app", before)
+    assert {name: sys.modules[name] for name in known} == known
+    assert "shop.more" not in sys.modules
+    assert sys.modules["shop"].words is sys.modules["shop.words"]
+    assert answer(old) == "old"
+
+
+@pytest.mark.parametrize("broken", ["import shop.more\nraise ValueError('no')", "app = 5", "("])
+def test_broken_again(write: Write, modules: Modules, broken: str) -> None:
+    """An app that does not load again leaves the modules as they were, to the last one."""
+    one_version(write, "old")
+    load_app("served:app")
+    write("shop.more", "")
+    write("served", broken)
+    known = dict(sys.modules)
+    with pytest.raises(DeclarationError):
+        modules.load_again("served:app")
+    assert {name: module for name, module in sys.modules.items() if name in known} == known
+    assert "shop.more" not in sys.modules
+
+
+def test_installed_app(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that is installed as a library is the user's own, the libraries beside it are not."""
+    library = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(library)
+    write("site-packages.shop.__init__", "")
+    write("site-packages.shop.api", "import installed\n" + APP + ROUTE)
+    write("site-packages.installed", "")
+    modules = Modules(str(tmp_path))
+    load_app("shop.api:app")
+    installed, api = sys.modules["installed"], sys.modules["shop.api"]
+    modules.load_again("shop.api:app")
+    assert sys.modules["installed"] is installed
+    assert sys.modules["shop.api"] is not api
+
+
+def test_what_cannot_be_loaded_twice(write: Write, modules: Modules) -> None:
+    """Modules of Python's, those of the program, and such without a file stay."""
+    write("served", APP + "import decimal\n" + ROUTE)
+    load_app("served:app")
+    made, program = ModuleType("made"), sys.modules["deferpost.app"]
+    sys.modules["made"] = made
+    decimal = sys.modules["decimal"]
+    _, before = modules.load_again("served:app")
+    assert before.keys() == {"served"}
+    assert sys.modules["made"] is made
+    assert sys.modules["decimal"] is decimal
+    assert sys.modules["deferpost.app"] is program
+    assert not is_own("shop", SHOP_IN_C, "shop")
+
+
+def test_from_another_folder(
+    write: Write, modules: Modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that has gone to another folder loads again from its first one."""
+    one_version(write, "old")
+    load_app("served:app")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
+    one_version(write, "brand new")
+    assert answer(modules.load_again("served:app")[0]) == "brand new"
+    with pytest.raises(DeclarationError, match=f"no module 'gone' in {tmp_path} nor"):
+        modules.load_again("gone:app")

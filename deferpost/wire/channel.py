@@ -809,9 +809,13 @@ class WireChannel(FamiliarChannel, Protocol):
         abort = getattr(self.transport, "abortConnection", self.transport.loseConnection)
         abort()
 
+    def announce_end(self) -> None:
+        """Have the next response that begins be the last of this connection."""
+        self._closing = True
+
     def close_when_idle(self) -> None:
         """Close now if no request is under way, else after its response."""
-        self._closing = True
+        self.announce_end()
         if self._between and not self.outgoing.full:
             self._abandon()
 

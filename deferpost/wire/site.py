@@ -62,16 +62,7 @@ class DeferPostSite(Site):
         if limits is None:  # then Site's own ``timeout`` counts
             limits = Limits() if self.timeOut is None else Limits(idle_timeout=self.timeOut)
         self.limits = limits
-        times = (
-            self.limits.head_timeout,
-            self.limits.idle_timeout,
-            self.limits.body_window,
-            self.limits.write_timeout,
-        )
-        self.deadlines = Deadlines(self.reactor, min(0.25, *(time / 4 for time in times)))
-        self._parsers = Parsers(
-            self.limits.max_chunk_line, self.limits.max_head, self.limits.max_headers
-        )
+        self._take_limits()
         self._hangups: HangupWatch | None = None
         if hasattr(select, "epoll") and IReactorFDSet.providedBy(self.reactor):
             self._hangups = HangupWatch(self.reactor)
@@ -80,6 +71,37 @@ class DeferPostSite(Site):
         self._by_client: dict[str, int] = {}
         self._closed: Deferred[None] | None = None
         self._known: dict[bytes, tuple[Any, Any]] = {}  # paths
+        self._ending = False
+
+    def _take_limits(self) -> None:
+        limits = self.limits
+        times = (
+            limits.head_timeout,
+            limits.idle_timeout,
+            limits.body_window,
+            limits.write_timeout,
+        )
+        self.deadlines = Deadlines(self.reactor, min(0.25, *(time / 4 for time in times)))
+        self._parsers = Parsers(limits.max_chunk_line, limits.max_head, limits.max_headers)
+
+    def change(self, resource: IResource, limits: Limits) -> None:
+        """Serve another tree, with other bounds.
+
+        Requests whose head has come are answered by the tree in which they were found.  The bounds
+        are those of connections that are made from now on.
+
+        :param resource: the root.
+        :param limits: the bounds.
+        """
+        self.resource = resource
+        self._known.clear()  # it holds what was found in the tree before
+        if limits != self.limits:
+            self.limits = limits
+            self._take_limits()
+
+    def requests(self) -> list[Any]:
+        """The requests whose head has come and whose response is not whole."""
+        return [request for channel in self.channels for request in channel.requests]
 
     def buildProtocol(self, addr: Any) -> Any:
         """A channel for a connection, or what turns it away where there are too many."""
@@ -99,6 +121,8 @@ class DeferPostSite(Site):
         channel.deadlines = self.deadlines
         channel.hangups = self._hangups
         channel.client = client if most else None
+        if self._ending:
+            channel.announce_end()
         self.channels.add(channel)
         return channel
 
@@ -170,6 +194,12 @@ class DeferPostSite(Site):
     def acceptableProtocols(self) -> list[bytes]:
         """For TLS: HTTP/1.1 alone."""
         return [b"http/1.1"]
+
+    def announce_end(self) -> None:
+        """Have each response from now on be the last of its connection, and say so."""
+        self._ending = True
+        for channel in self.channels:
+            channel.announce_end()
 
     def close_idle(self) -> None:
         """Close each connection as soon as no request is under way on it."""

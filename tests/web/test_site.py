@@ -362,3 +362,43 @@ def test_connections_that_come_and_go() -> None:
             running.connect().leave()
         running.site.abort_connections()
         assert running.site.close_connections().called
+
+
+def test_close_what_is_idle() -> None:
+    """Idle connections are closed; others say that their response is the last, and close then."""
+    with daemon() as running:
+        idle, busy, late = [running.connect() for _ in range(3)]
+        idle.request("GET", "/nowhere")
+        late.request("GET", "/nowhere")
+        assert running.site.requests() == []
+        busy.post("/cancel")
+        assert len(running.site.requests()) == 1
+        running.site.announce_end()
+        assert not idle.was_disconnected
+        late.request("GET", "/nowhere")
+        first, last = late.responses()
+        assert first.header("Connection") is None
+        assert last.header("Connection") == "close"
+        assert late.was_disconnected
+        late.leave()
+        running.site.close_idle()
+        assert idle.was_disconnected
+        assert not busy.was_disconnected
+        running.served.pool.start()
+        running.served.pool.give(answer_of(b"done"))
+        assert busy.response().header("Connection") == "close"
+        assert busy.was_disconnected
+
+
+def test_another_tree() -> None:
+    """A site that serves another tree does so on connections that are there, too."""
+    with daemon() as running:
+        client = running.connect()
+        client.request("GET", "/asking")
+        asking = Resource()
+        asking.putChild(b"asking", Asking())
+        running.site.change(asking)
+        running.site.take_habits(4, 100, None, access_log=False)
+        client.request("GET", "/asking")
+        assert [response.status for response in client.responses()] == [404, 200]
+        assert len(running.lines) == 1

@@ -245,3 +245,59 @@ def test_what_a_site_takes() -> None:
     _, transport = connected(site)
     site.reactor.pump([1] * 8)  # type: ignore[attr-defined]
     assert transport.disconnecting
+
+
+def test_announcing_the_end() -> None:
+    """Every response says that it is the last, on connections that are made later too."""
+    waiting = Waiting()
+    site = site_of(waiting)
+    early, first = connected(site)
+    site.announce_end()
+    late, second = connected(site)
+    for channel, transport in ((early, first), (late, second)):
+        assert not transport.disconnecting
+        channel.dataReceived(GET)
+        waiting.requests[-1].finish()
+        assert b"\r\nConnection: close\r\n" in transport.value()
+        assert transport.disconnecting
+
+
+def test_another_tree() -> None:
+    """What was begun is answered by the tree before, the next request by the one that is there."""
+    before, after = Waiting(), Waiting()
+    site = site_of(before)
+    channel, transport = connected(site)
+    assert site.requests() == []
+    channel.dataReceived(GET)
+    assert site.requests() == before.requests
+    site.change(after, site.limits)
+    before.requests[0].finish()
+    assert site.requests() == []
+    channel.dataReceived(GET)
+    assert len(after.requests) == 1
+    assert transport.value().count(b"HTTP/1.1 200 OK") == 1
+
+
+def test_another_tree_that_is_asked_early() -> None:
+    """What was found in the tree before is forgotten with it."""
+    before, after = Tree(), Tree()
+    site = site_of(before)
+    assert site.early_resource(b"/a") is site.early_resource(b"/a") is before.found
+    site.change(after, site.limits)
+    assert site.early_resource(b"/a") is after.found
+    assert len(before.asked) == len(after.asked) == 1
+
+
+def test_other_limits() -> None:
+    """Other limits are those of connections that are made from then on."""
+    site = site_of(Waiting(), max_headers=1)
+    old, first = connected(site)
+    site.change(site.resource, Limits(max_headers=2, max_connections=2))
+    new, second = connected(site)
+    two = GET.replace(b"\r\n\r\n", b"\r\nX: y\r\n\r\n")
+    old.dataReceived(two)
+    new.dataReceived(two)
+    assert b" 431 " in first.value()
+    assert second.value() == b""
+    third, _ = connected(site)
+    assert isinstance(third, TurnedAway)
