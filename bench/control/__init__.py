@@ -1,0 +1,1 @@
+"""Programs that show how deferpost behaves when it has too much to do, beside how fast it is."""
