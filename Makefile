@@ -85,7 +85,7 @@ cover: $(STAMP) ## all tests by pytest, with branch coverage of every process
 	@rm -rf $(REPORTS) && mkdir -p $(REPORTS)
 	$(BIN)/coverage erase
 	@failed=; \
-	$(BIN)/coverage run -m pytest -n $(AT_ONCE) -m 'not alone' --junitxml=$(REPORTS)/shared.xml || failed=yes; \
+	$(BIN)/coverage run -m pytest -n $(AT_ONCE) --dist loadgroup -m 'not alone' --junitxml=$(REPORTS)/shared.xml || failed=yes; \
 	$(BIN)/coverage run -m pytest -m alone --junitxml=$(REPORTS)/alone.xml || failed=yes; \
 	[ -z "$$failed" ]
 	$(BIN)/coverage combine --quiet

@@ -37,6 +37,7 @@ DEV = [
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
+    "selenium",  # for the status page in Chromium: tests/integration/test_status_page.py
     "setuptools>=68",  # the packaging test builds without isolation
     "types-docutils",
     "wheel",
@@ -93,6 +94,9 @@ setup(
     package_dir={"": "."},
     # twisted.plugins is named because discovery misses it: it has, and must have, no __init__.py.
     packages=[*find_packages(include=["deferpost", "deferpost.*"]), "twisted.plugins"],
-    package_data={"deferpost": ["py.typed"]},
+    package_data={
+        "deferpost": ["py.typed"],
+        "deferpost.web.status": ["page.html", "page.css", "page.js"],
+    },
     zip_safe=False,
 )

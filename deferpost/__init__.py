@@ -14,6 +14,7 @@ from deferpost._version import __version__
 __all__ = [
     "App",
     "BadRequest",
+    "BearerTokens",
     "Call",
     "Canceled",
     "DeferPost",
@@ -25,12 +26,15 @@ __all__ = [
     "ProcessPool",
     "ReactorPool",
     "Reply",
+    "SignedCalls",
     "ThreadPool",
     "__version__",
+    "sign_post",
 ]
 
 if TYPE_CHECKING:
     from deferpost.app import App
+    from deferpost.authentication import BearerTokens, SignedCalls, sign_post
     from deferpost.errors import BadRequest, Canceled, HTTPError, Interrupted
     from deferpost.handlers.call import Call
     from deferpost.model import Headers, Reply
@@ -45,6 +49,7 @@ else:
     _HOMES = {
         "App": "deferpost.app",
         "BadRequest": "deferpost.errors",
+        "BearerTokens": "deferpost.authentication",
         "Call": "deferpost.handlers.call",
         "Canceled": "deferpost.errors",
         "DeferPost": "deferpost.mount",
@@ -56,7 +61,9 @@ else:
         "ProcessPool": "deferpost.pools.plans",
         "ReactorPool": "deferpost.pools.plans",
         "Reply": "deferpost.model",
+        "SignedCalls": "deferpost.authentication",
         "ThreadPool": "deferpost.pools.plans",
+        "sign_post": "deferpost.authentication",
     }
 
     def __getattr__(name):

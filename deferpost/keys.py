@@ -16,6 +16,8 @@ import msgspec
 
 from deferpost.defaults import (
     KINDS,
+    LOG_FORMATS,
+    STATUS_PAGES,
     WIRES,
     PoolKind,
     PoolSettings,
@@ -109,6 +111,15 @@ def _size(low: int, high: int, *, such_as: str = '"4MB" or "64KiB"') -> Shape:
     )
 
 
+def _size_or_none(low: int, high: int, *, such_as: str) -> Shape:
+    shape = _size(0, high, such_as=such_as)
+    return msgspec.structs.replace(
+        shape,
+        expected=f"0 or a size from {format_size(low)} to {format_size(high)}, such as {such_as}",
+        read=_checked(shape.read, lambda size: size == 0 or size >= low),
+    )
+
+
 def _count(low: int, high: int, *, auto: bool = False) -> Shape:
     def read(value: object) -> PoolSize:
         if auto and value == "auto":
@@ -158,6 +169,14 @@ def _boolean_from_text(text: str) -> object:
     return words.get(text.strip().lower(), text)
 
 
+_YES_OR_NO = Shape(
+    expected="true or false",
+    metavar="yes|no",
+    read=_read_boolean,
+    from_text=_boolean_from_text,
+)
+
+
 def _read_application(value: object) -> str | None:
     if value == "":
         return None
@@ -168,10 +187,18 @@ def _read_application(value: object) -> str | None:
     raise ValueError(value)
 
 
-def _read_directory(value: object) -> str | None:
+def _read_path(value: object) -> str | None:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(value)
     return value or None
+
+
+_FILE = Shape(
+    expected='the path of a file, or "" for none',
+    metavar="PATH",
+    read=_read_path,
+    write=lambda path: path or "",
+)
 
 
 def _read_endpoints(value: object) -> tuple[str, ...]:
@@ -223,12 +250,7 @@ TOPICS: dict[str, tuple[Key, ...]] = {
         Key(
             "access_log",
             "Whether each request is logged.",
-            Shape(
-                expected="true or false",
-                metavar="yes|no",
-                read=_read_boolean,
-                from_text=_boolean_from_text,
-            ),
+            _YES_OR_NO,
         ),
     ),
     "Request bodies": (
@@ -244,7 +266,7 @@ TOPICS: dict[str, tuple[Key, ...]] = {
             Shape(
                 expected='the path of a directory, or "" for the system\'s own',
                 metavar="PATH",
-                read=_read_directory,
+                read=_read_path,
                 write=lambda path: path or "",
             ),
         ),
@@ -255,7 +277,57 @@ TOPICS: dict[str, tuple[Key, ...]] = {
             "How long a call may run, for routes that set none.",
             _duration(0, 30 * _DAY, open_start=True),
         ),
+        Key(
+            "queue_timeout",
+            "How long a call may wait for its start, likewise; 0 for no limit.",
+            _duration(0, 30 * _DAY),
+        ),
+        Key(
+            "total_timeout",
+            "How long waiting and running may take together, likewise; 0 for no limit.",
+            _duration(0, 30 * _DAY),
+        ),
         Key("grace", "How long running work may go on at shutdown.", _duration(0, _DAY)),
+        Key(
+            "drain_delay",
+            "How long calls are still accepted after SIGTERM, while /readyz says 503.",
+            _duration(0, _HOUR, such_as='"5s" or "500ms"'),
+        ),
+        Key(
+            "reload_timeout",
+            "How long importing the app, and then setting up its workers, may take at a reload.",
+            _duration(0, _HOUR, open_start=True),
+        ),
+    ),
+    "Admission": (
+        Key(
+            "most_urgent",
+            "Most urgent, of 0 to 7, that a client may be; with 3 or more none gets ahead.",
+            _count(0, 7),
+        ),
+        Key(
+            "priority_ageing",
+            "Time in the queue that a step of urgency is worth.",
+            _duration(0, 30 * _DAY, such_as='"10s" or "500ms"'),
+        ),
+        Key(
+            "max_jobs_per_client",
+            "Most calls that one client may have under way; 0 for no bound.",
+            _count(0, 1_000_000),
+        ),
+    ),
+    "Looking in": (
+        Key("metrics", "Whether /metrics shows figures for Prometheus.", _YES_OR_NO),
+        Key(
+            "log_format",
+            "How the log is written: lines of text, or a JSON document in each line.",
+            choice(*LOG_FORMATS),
+        ),
+        Key(
+            "status_page",
+            "Who may look at the page /_deferpost/; its buttons are for operators.",
+            choice(*STATUS_PAGES),
+        ),
     ),
     "HTTP/1.1: requests": (
         Key(
@@ -321,6 +393,23 @@ TOPICS: dict[str, tuple[Key, ...]] = {
             _duration(0, _MINUTE, such_as='"5s" or "500ms"'),
         ),
     ),
+    "Authentication": (
+        Key(
+            "tokens",
+            "File of the bearer tokens with which clients may call; none for everybody.",
+            _FILE,
+        ),
+        Key(
+            "hmac_keys",
+            "File of the secrets with which clients may sign their calls instead.",
+            _FILE,
+        ),
+        Key(
+            "operator_tokens",
+            "File of the tokens of those who may look into the daemon.",
+            _FILE,
+        ),
+    ),
     "Pools": (
         Key("kind", "What runs the work.", choice(*KINDS), KINDS),
         Key(
@@ -329,9 +418,63 @@ TOPICS: dict[str, tuple[Key, ...]] = {
         Key("size", "How many calls run at once.", _count(1, 100_000, auto=True), ("reactor",)),
         Key("max_waiting", "How many calls may wait for their turn.", _count(0, 1_000_000), KINDS),
         Key(
+            "max_held",
+            "Most that the bodies of its calls may take together; 0 for no bound.",
+            _size(0, 1024 * _GIB, such_as='"1GiB" or "500MB"'),
+            KINDS,
+        ),
+        Key(
+            "interrupt_grace",
+            "Time until a thread that is to stop is interrupted, where its route permits it.",
+            _duration(0, _HOUR, open_start=True, such_as='"5s" or "500ms"'),
+            ("thread",),
+        ),
+        Key(
             "kill_grace",
             "Time between SIGTERM and SIGKILL for a process that is to stop.",
             _duration(0, _HOUR),
+            ("process",),
+        ),
+        Key(
+            "max_jobs",
+            "Calls after which a process is replaced; 0 for never.",
+            _count(0, 1_000_000_000),
+            ("process",),
+        ),
+        Key(
+            "max_age",
+            "Time after which a process is replaced; 0 for never.",
+            _duration(0, 30 * _DAY, such_as='"1h" or "1d"'),
+            ("process",),
+        ),
+        Key(
+            "max_memory",
+            "Memory from which on a process is replaced after its call; 0 for never.",
+            _size(0, 1024 * _GIB, such_as='"500MB" or "2GiB"'),
+            ("process",),
+        ),
+        Key(
+            "memory_limit",
+            "Address space that a process may have at all; 0 for no limit.",
+            _size_or_none(64 * _MIB, 1024 * _GIB, such_as='"2GB" or "4GiB"'),
+            ("process",),
+        ),
+        Key(
+            "cpu_limit",
+            "CPU time after which a process is killed in the middle of a call; 0 for no limit.",
+            _duration(0, 30 * _DAY),
+            ("process",),
+        ),
+        Key(
+            "set_up_timeout",
+            "How long setting up a process may take.",
+            _duration(0, _HOUR, open_start=True),
+            ("process",),
+        ),
+        Key(
+            "warm",
+            "Processes beyond those with a call that are kept ready to take a place.",
+            _count(0, 1024),
             ("process",),
         ),
     ),

@@ -39,15 +39,22 @@ ROOT = "deferpost"
 LAYERS: Mapping[Layer, frozenset[str]] = {
     Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model"}),
     Layer.RULES: frozenset(
-        {"admission", "ids", "jobs", "lifecycle"}
+        {"admission", "exchanges", "ids", "jobs", "lifecycle", "tally", "tracing"}
+        | {"eventstream", "progress"}
+        | {"credentials", "digests", "replays", "signatures", "structured"}
+        | {"recycling"}
         | {"defaults", "keys", "settings", "sources", "tomlplaces", "units"}
     ),
     Layer.MECHANISMS: frozenset(
-        {"arriving", "bodies", "handlers", "metrics", "pools", "store", "wire"}
+        {"arriving", "bodies", "handlers", "joblog", "jsonlog", "metrics", "pools", "store", "wire"}
     ),
     Layer.COORDINATION: frozenset({"dispatch"}),
     Layer.EDGES: frozenset({"web"}),
-    Layer.ASSEMBLY: frozenset({ROOT, "app", "loading", "mount", "service", "tap"}),
+    Layer.ASSEMBLY: frozenset(
+        {ROOT, "app", "loading", "mount", "service", "tap"}
+        | {"listening", "logs", "observing", "reload", "runtime", "systemd", "versions"}
+        | {"authentication", "overseeing"}
+    ),
     Layer.ASIDE: frozenset({"client", "testing"}),
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deferpost.defaults import WIRES
+from deferpost.defaults import LOG_FORMATS, STATUS_PAGES, WIRES
 from deferpost.errors import ConfigurationError
 from deferpost.keys import FLAGS, KEYS, TOPICS
 from deferpost.settings import (
@@ -67,6 +67,10 @@ def test_without_sources_the_defaults_hold() -> None:
     assert settings.listen == ("tcp:8080:interface=127.0.0.1",)
     assert (settings.max_body, settings.body_memory) == (16 * 1024**2, 64 * 1024)
     assert (settings.timeout, settings.grace, settings.access_log) == (300, 30, True)
+    assert (settings.queue_timeout, settings.total_timeout) == (0, 0)
+    assert (settings.most_urgent, settings.priority_ageing) == (0, 10)
+    assert settings.max_jobs_per_client == 0
+    assert settings.pools["thread"].max_held == 2**30
     assert (settings.app, settings.temporary_directory) == (None, None)
     assert settings.wire == "deferpost"
     assert (settings.max_head, settings.max_headers) == (16 * 1024, 100)
@@ -99,8 +103,16 @@ def test_a_file_sets_every_key() -> None:
         body_memory = 0
         temporary_directory = "/var/tmp"
         timeout = 0.5
+        queue_timeout = "30d"
+        total_timeout = "1m"
         grace = "1m"
+        drain_delay = 5
+        reload_timeout = "1h"
+        most_urgent = 7
+        priority_ageing = 0
+        max_jobs_per_client = 1000000
         access_log = false
+        status_page = "open"
         wire = "stock"
         max_head = "1MiB"
         max_headers = 10000
@@ -117,6 +129,7 @@ def test_a_file_sets_every_key() -> None:
         [pools.process]
         size = 2
         max_waiting = 0
+        max_held = 0
         kill_grace = "500ms"
         [pools.heavy-work]
         kind = "process"
@@ -124,7 +137,7 @@ def test_a_file_sets_every_key() -> None:
         [pools.reactor]
         """
     )
-    process = PoolSettings(kind="process", size=2, max_waiting=0, kill_grace=0.5)
+    process = PoolSettings(kind="process", size=2, max_waiting=0, max_held=0, kill_grace=0.5)
     assert settings == Settings(
         app="examples.documents:app",
         listen=("tcp:80", "tcp6:80"),
@@ -132,8 +145,16 @@ def test_a_file_sets_every_key() -> None:
         body_memory=0,
         temporary_directory="/var/tmp",
         timeout=0.5,
+        queue_timeout=30 * 86_400.0,
+        total_timeout=60.0,
         grace=60.0,
+        drain_delay=5.0,
+        reload_timeout=3600.0,
+        most_urgent=7,
+        priority_ageing=0.0,
+        max_jobs_per_client=1_000_000,
         access_log=False,
+        status_page="open",
         wire="stock",
         max_head=2**20,
         max_headers=10_000,
@@ -166,7 +187,12 @@ def test_the_environment_sets_every_key() -> None:
             "DEFERPOST_BODY_MEMORY": "4096",
             "DEFERPOST_TEMPORARY_DIRECTORY": "/tmp/with space",
             "DEFERPOST_TIMEOUT": "90",
+            "DEFERPOST_QUEUE_TIMEOUT": "1500ms",
+            "DEFERPOST_TOTAL_TIMEOUT": "2m",
             "DEFERPOST_GRACE": "0",
+            "DEFERPOST_MOST_URGENT": "2",
+            "DEFERPOST_PRIORITY_AGEING": "1",
+            "DEFERPOST_MAX_JOBS_PER_CLIENT": "9",
             "DEFERPOST_ACCESS_LOG": "off",
             "DEFERPOST_WIRE": "stock",
             "DEFERPOST_MAX_HEAD": "1KiB",
@@ -184,6 +210,7 @@ def test_the_environment_sets_every_key() -> None:
             "DEFERPOST_POOLS_THREAD_SIZE": "8",
             "DEFERPOST_POOLS_PROCESS_SIZE": "auto",
             "DEFERPOST_POOLS_PROCESS_MAX_WAITING": " 10 ",
+            "DEFERPOST_POOLS_PROCESS_MAX_HELD": "1TiB",
             "DEFERPOST_POOLS_PROCESS_KILL_GRACE": "1h",
             "HOME": "/root",
         }
@@ -195,7 +222,12 @@ def test_the_environment_sets_every_key() -> None:
         body_memory=4096,
         temporary_directory="/tmp/with space",
         timeout=90.0,
+        queue_timeout=1.5,
+        total_timeout=120.0,
         grace=0.0,
+        most_urgent=2,
+        priority_ageing=1.0,
+        max_jobs_per_client=9,
         access_log=False,
         wire="stock",
         max_head=1024,
@@ -212,7 +244,9 @@ def test_the_environment_sets_every_key() -> None:
         linger=0.0,
         pools={
             "thread": PoolSettings(kind="thread", size=8),
-            "process": PoolSettings(kind="process", max_waiting=10, kill_grace=3600.0),
+            "process": PoolSettings(
+                kind="process", max_waiting=10, max_held=2**40, kill_grace=3600.0
+            ),
         },
     )
 
@@ -228,7 +262,12 @@ def test_options_set_every_key() -> None:
             ("body-memory", "0B"),
             ("temporary-directory", "/t"),
             ("timeout", "1d"),
+            ("queue-timeout", "5s"),
+            ("total-timeout", "0"),
             ("grace", "1d"),
+            ("most-urgent", "3"),
+            ("priority-ageing", "1m"),
+            ("max-jobs-per-client", "20"),
             ("access-log", "no"),
             ("wire", "stock"),
             ("max-head", "8KiB"),
@@ -245,6 +284,7 @@ def test_options_set_every_key() -> None:
             ("linger", "500ms"),
             ("thread-size", "4"),
             ("thread-max-waiting", "10"),
+            ("thread-max-held", "64MiB"),
             ("process-size", "2"),
             ("process-max-waiting", "20"),
             ("process-kill-grace", "0"),
@@ -259,7 +299,12 @@ def test_options_set_every_key() -> None:
         body_memory=0,
         temporary_directory="/t",
         timeout=86_400.0,
+        queue_timeout=5.0,
+        total_timeout=0.0,
         grace=86_400.0,
+        most_urgent=3,
+        priority_ageing=60.0,
+        max_jobs_per_client=20,
         access_log=False,
         wire="stock",
         max_head=8192,
@@ -275,7 +320,7 @@ def test_options_set_every_key() -> None:
         max_connections_per_client=10,
         linger=0.5,
         pools={
-            "thread": PoolSettings(kind="thread", size=4, max_waiting=10),
+            "thread": PoolSettings(kind="thread", size=4, max_waiting=10, max_held=2**26),
             "process": PoolSettings(kind="process", size=2, max_waiting=20, kill_grace=0.0),
             "reactor": PoolSettings(kind="reactor", size="auto", max_waiting=30),
         },
@@ -483,6 +528,12 @@ def test_auto_follows_the_machine(size: PoolSize, kind: PoolKind, cpus: int, res
         ("pools.thread.size = true", "true is not a whole number"),
         ("pools.thread.max_waiting = 'auto'", "'auto' is not a whole number from 0 to 1000000"),
         ("pools.process.kill_grace = '2h'", "'2h' is not a duration from 0s to 1h"),
+        (
+            "pools.process.memory_limit = '1MB'",
+            '\'1MB\' is not 0 or a size from 64MiB to 1TiB, such as "2GB" or "4GiB"',
+        ),
+        ("pools.process.set_up_timeout = '0s'", "'0s' is not a duration above 0s and up to 1h"),
+        ("pools.process.warm = 2000", "2000 is not a whole number from 0 to 1024"),
         ("maxbody = 1", "unknown key; did you mean max_body?"),
         ("pool = 1", "unknown key; did you mean pools?"),
         ("zzz = 1", "unknown key"),
@@ -668,8 +719,17 @@ def pools_of(kind: PoolKind) -> st.SearchStrategy[PoolSettings]:
         "size": st.just("auto") | st.integers(1, 100_000 if kind == "reactor" else 1024),
         "max_waiting": st.integers(0, 1_000_000),
     }
+    if kind == "thread":
+        fields["interrupt_grace"] = st.floats(0, 3600, exclude_min=True)
     if kind == "process":
         fields["kill_grace"] = st.floats(0, 3600)
+        fields["max_jobs"] = st.integers(0, 10**9)
+        fields["max_age"] = st.floats(0, 30 * 86_400)
+        fields["max_memory"] = st.integers(0, 2**40)
+        fields["memory_limit"] = st.just(0) | st.integers(2**26, 2**40)
+        fields["cpu_limit"] = st.floats(0, 30 * 86_400)
+        fields["set_up_timeout"] = st.floats(0, 3600, exclude_min=True)
+        fields["warm"] = st.integers(0, 1024)
     return st.builds(PoolSettings, kind=st.just(kind), **fields)
 
 
@@ -692,6 +752,9 @@ ALL_SETTINGS = st.builds(
     timeout=st.floats(0, 30 * 86_400, exclude_min=True),
     grace=st.floats(0, 86_400),
     access_log=st.booleans(),
+    metrics=st.booleans(),
+    log_format=st.sampled_from(LOG_FORMATS),
+    status_page=st.sampled_from(STATUS_PAGES),
     wire=st.sampled_from(WIRES),
     max_head=st.integers(2**10, 2**20),
     max_headers=st.integers(1, 10_000),
@@ -705,6 +768,9 @@ ALL_SETTINGS = st.builds(
     max_connections=st.integers(1, 1_000_000),
     max_connections_per_client=st.integers(0, 1_000_000),
     linger=st.floats(0, 60),
+    tokens=st.none() | TEXTS.filter(bool),
+    hmac_keys=st.none() | TEXTS.filter(bool),
+    operator_tokens=st.none() | TEXTS.filter(bool),
     pools=st.builds(lambda usual, own: MappingProxyType({**usual, **own}), USUAL_POOLS, OWN_POOLS),
 )
 
@@ -727,7 +793,17 @@ def test_printed_settings_are_what_one_would_write() -> None:
         'body_memory = "64KiB"\n'
         'temporary_directory = ""\n'
         'timeout = "1m30s"\n'
+        'queue_timeout = "0s"\n'
+        'total_timeout = "0s"\n'
         'grace = "30s"\n'
+        'drain_delay = "0s"\n'
+        'reload_timeout = "2m"\n'
+        "most_urgent = 0\n"
+        'priority_ageing = "10s"\n'
+        "max_jobs_per_client = 0\n"
+        "metrics = true\n"
+        'log_format = "text"\n'
+        'status_page = "off"\n'
         'wire = "deferpost"\n'
         'max_head = "16KiB"\n'
         "max_headers = 100\n"
@@ -741,17 +817,30 @@ def test_printed_settings_are_what_one_would_write() -> None:
         "max_connections = 10000\n"
         "max_connections_per_client = 0\n"
         'linger = "5s"\n'
+        'tokens = ""\n'
+        'hmac_keys = ""\n'
+        'operator_tokens = ""\n'
         "\n"
         "[pools.thread]\n"
         'kind = "thread"\n'
         'size = "auto"\n'
         "max_waiting = 1000\n"
+        'max_held = "1GiB"\n'
+        'interrupt_grace = "5s"\n'
         "\n"
         "[pools.process]\n"
         'kind = "process"\n'
         'size = "auto"\n'
         "max_waiting = 1000\n"
+        'max_held = "1GiB"\n'
         'kill_grace = "5s"\n'
+        "max_jobs = 0\n"
+        'max_age = "0s"\n'
+        'max_memory = "0B"\n'
+        'memory_limit = "0B"\n'
+        'cpu_limit = "0s"\n'
+        'set_up_timeout = "1m"\n'
+        "warm = 0\n"
     )
 
 

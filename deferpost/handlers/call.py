@@ -6,16 +6,17 @@ import io
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
 from urllib.parse import parse_qs
 
 import msgspec
 
 from deferpost.errors import BadRequest, Canceled
-from deferpost.model import CallHead, Control, Headers, Progress
+from deferpost.model import CallHead, Control, Headers
 
 if TYPE_CHECKING:
     from deferpost.handlers.forms import Form
+    from deferpost.tracing import Trace
 
 __all__ = ["Call"]
 
@@ -39,7 +40,8 @@ class Call:
         :class:`~deferpost.errors.BodyBroken` where the rest will not come, and
         :class:`~deferpost.Canceled` where nobody wants the result any more.
     :ivar deadline: the time at which the run will be ended, on the clock of
-        :func:`time.monotonic`; None where it has no limit.
+        :func:`time.monotonic`; None where it has no limit.  It is the earlier one of what the run
+        and what waiting and running together may take.
     """
 
     __slots__ = (
@@ -50,6 +52,7 @@ class Call:
         "_form",
         "_head",
         "_headers",
+        "_trace",
         "body",
         "deadline",
     )
@@ -61,9 +64,14 @@ class Call:
         self._directory = directory
         self._control = control
         self.body = body
-        self.deadline = None if head.timeout is None else time.monotonic() + head.timeout
+        deadline = head.finish_by
+        if head.timeout is not None:
+            run_by = time.monotonic() + head.timeout
+            deadline = run_by if deadline is None else min(run_by, deadline)
+        self.deadline = deadline
         self._args: dict[str, list[str]] | None = None
         self._headers: Headers | None = None
+        self._trace: Trace | Literal[False] | None = None  # False for a call in no trace
         self._form: Form | None = None
         self._data: bytes | None = None  # of a body that cannot be read twice
 
@@ -96,6 +104,11 @@ class Call:
         return self._head.client
 
     @property
+    def principal(self) -> str | None:
+        """Who calls, as authentication has found; None where nobody was asked."""
+        return self._head.principal
+
+    @property
     def headers(self) -> Headers:
         """The header fields of the request."""
         if self._headers is None:
@@ -108,6 +121,28 @@ class Call:
         if self._args is None:
             self._args = parse_qs(self._head.query.decode("latin-1"), keep_blank_values=True)
         return self._args
+
+    @property
+    def traceparent(self) -> str | None:
+        """What a client of this handler's sends as ``traceparent`` (W3C Trace Context, level 1).
+
+        It names the trace that the call came with, and the call as the parent of what follows.
+        None where the call came with none, or with one that is not valid.
+        """
+        trace = self._traced()
+        return None if trace is None else trace.traceparent
+
+    @property
+    def tracestate(self) -> str | None:
+        """What goes with :attr:`traceparent` as ``tracestate``, as it came; None for nothing."""
+        return None if self._traced() is None else self.headers.get("tracestate") or None
+
+    def _traced(self) -> Trace | None:
+        if self._trace is None:
+            from deferpost.tracing import trace_of
+
+            self._trace = trace_of(self._head) or False
+        return self._trace or None
 
     @overload
     def json(self) -> Any: ...
@@ -171,13 +206,15 @@ class Call:
             raise Canceled
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Say how far the job is.
+        """Say how far the job is: on any thread, as often as you like.
+
+        It is kept, and looked at later: where ``done`` is no finite number nothing is shown.
 
         :param done: units done.
         :param total: units in all, where known.
-        :param message: words for a person.
+        :param message: words for a person; the first 1000 characters are shown.
         """
-        self._control.report(Progress(done, total, message))
+        self._control.report(done, total, message)
 
     def release(self) -> None:
         """Let go of what :meth:`form` opened.  The worker calls it when the run has ended."""

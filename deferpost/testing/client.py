@@ -25,6 +25,7 @@ from twisted.web.resource import IResource
 from zope.interface import implementer
 
 from deferpost.app import DEFAULT_PLANS, App
+from deferpost.credentials import Gate
 from deferpost.model import Headers, PoolStatus
 from deferpost.service import Runtime
 from deferpost.settings import Settings
@@ -96,6 +97,7 @@ class PostClient:
     :param max_body: bytes that a body may have where its route sets none.
     :param configured: the pools that the daemon's configuration adds to an App's own, each name
         with its kind: ``thread``, ``process`` or ``reactor``.
+    :param gate: asks who calls, for an App; see :func:`deferpost.mount.mount_app`.
     :raises deferpost.errors.DeclarationError: a route names a pool that is not there, or one that
         cannot run its handler.
     """
@@ -109,6 +111,7 @@ class PostClient:
         timeout: float | None = _SETTINGS.timeout,
         max_body: int = _SETTINGS.max_body,
         configured: Mapping[str, str] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self._runtime: Runtime | None = None
@@ -127,6 +130,7 @@ class PostClient:
                 reactor=self.clock,
                 timeout=timeout,
                 max_body=max_body,
+                gate=gate,
                 now=self.clock.seconds,
             )
             resource: IResource = AppResource(target.routes, runtime.context)

@@ -56,7 +56,8 @@ class AppResource(Resource):
 
     :param routes: the routes.
     :param context: what their resources share.
-    :param others: further resources, each under one segment, such as the daemon's own.
+    :param others: further resources, such as the daemon's own, each with its path without the
+        slash in front.
     """
 
     isLeaf = True
@@ -71,7 +72,7 @@ class AppResource(Resource):
         self._resources: dict[tuple[bytes, ...], Any] = {
             segments(route.path): PostResource(route, context) for route in routes
         }
-        self._resources.update(((name,), resource) for name, resource in others)
+        self._resources.update((tuple(path.split(b"/")), resource) for path, resource in others)
 
     def render(self, request: Any) -> Any:
         """Give the request to the resource of its path, or answer 404."""
@@ -92,8 +93,5 @@ class AppResource(Resource):
 
     @property
     def largest_body(self) -> int:
-        """The largest ``max_body`` of the routes, in bytes."""
-        return max(
-            (r.max_body for r in self._resources.values() if isinstance(r, PostResource)),
-            default=0,
-        )
+        """The largest ``max_body`` of all that is here, in bytes."""
+        return max((getattr(r, "max_body", 0) for r in self._resources.values()), default=0)

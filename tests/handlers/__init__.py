@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from deferpost.handlers.call import Call
-from deferpost.model import CallHead, Progress
+from deferpost.model import CallHead
 
 
 class FakeControl:
@@ -14,10 +14,10 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.canceled = False
-        self.reports: list[Progress] = []
+        self.reports: list[Any] = []
 
-    def report(self, progress: Progress) -> None:
-        self.reports.append(progress)
+    def report(self, done: Any, total: Any, message: Any) -> None:
+        self.reports.append((done, total, message))
 
 
 def call_head(**changes: Any) -> CallHead:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from deferpost.arriving import ArrivingBody
 from deferpost.errors import BadRequest, Canceled, HTTPError
 from deferpost.handlers.call import Call
-from deferpost.model import Progress
 from deferpost.pools.threadbody import ThreadBody
 from tests.handlers import FakeControl, call_head, make_call
 
@@ -127,7 +126,7 @@ def test_progress() -> None:
     call = make_call(control=control)
     call.progress(1)
     call.progress(2.5, 10, "rendering")
-    assert control.reports == [Progress(1), Progress(2.5, 10, "rendering")]
+    assert control.reports == [(1, None, ""), (2.5, 10, "rendering")]
 
 
 @pytest.mark.parametrize(
