@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred
@@ -172,17 +173,9 @@ class Dispatcher:
         except Exception:
             body.close()
             raise
-        job = Job(
-            key,
-            head,
-            body,
-            self._now() if created is None else created,
-            entrance.ended,
-            start_by=start_by,
-            urgency=urgency,
-            retries=retries,
-        )
-        job.held = size
+        if created is None:
+            created = self._now()
+        job = Job(key, head, body, created, entrance.ended, start_by, urgency, retries, size)
         books.enter(size)
         if self._clients is not None:
             self._clients.enter(client_of(head))
@@ -196,7 +189,7 @@ class Dispatcher:
             if type(error) is PoolFull:  # by a count of its own
                 raise PoolFull(pool, self._retry_after(entrance)) from None
             raise
-        if not job.has_ended:
+        if job.ended is None:
             self._jobs[key] = job
         return job, answer
 
@@ -218,14 +211,20 @@ class Dispatcher:
         :param status: the status that was sent, or 499 where the client left first.
         """
         job.status = status
-        if self._observer is not None and job.has_ended:
-            self._done(job)
+        if self._observer is not None and job.ended is not None:
+            try:
+                self._observer.job_done(job)
+            except Exception:
+                self._not_observed(job)
 
     def _done(self, job: Job) -> None:
         try:
             self._observer.job_done(job)
         except Exception:
-            _log.failure("[{job}] was not observed", job=job.head.id)
+            self._not_observed(job)
+
+    def _not_observed(self, job: Job) -> None:
+        _log.failure("[{job}] was not observed", job=job.head.id)
 
     def statuses(self) -> list[PoolStatus]:
         """How every pool is, at this moment."""
@@ -258,12 +257,13 @@ class Dispatcher:
 
         :returns: how many there were.
         """
-        jobs = list(self._jobs.values())
+        # Those first that wait: none of them is to take the place of one that has run.
+        jobs = sorted(self._jobs.values(), key=lambda job: job.state is not State.QUEUED)
         for job in jobs:
             job.cancel(reason)
         return len(jobs)
 
-    def _ended(self, job: Job, books: PoolBooks) -> None:
+    def _ended(self, books: PoolBooks, job: Job) -> None:
         self._jobs.pop(job.key, None)
         started, ended = job.started, job.ended
         assert ended is not None
@@ -327,26 +327,23 @@ class _Entrance:
     :param name: of the pool.
     :param pool: the pool.
     :param max_held: bytes of request bodies that it may hold; 0 for no bound.
-    :param ended: called with each of its jobs that has ended, and its books.
+    :param ended: called with its books and each of its jobs that has ended.
     """
 
-    __slots__ = ("_ended", "_foreseen", "_pool", "books", "check", "name", "submit")
+    __slots__ = ("_foreseen", "_pool", "books", "check", "ended", "name", "submit")
 
     def __init__(
-        self, name: str, pool: Any, max_held: int, ended: Callable[[Job, PoolBooks], None]
+        self, name: str, pool: Any, max_held: int, ended: Callable[[PoolBooks, Job], None]
     ) -> None:
         status: PoolStatus = pool.status()
         self.name = name
         self.books = PoolBooks(status.size, status.max_waiting, max_held)
         self.submit = pool.submit
         self._pool = pool
-        self._ended = ended
+        #: Called with each of its jobs that has ended.
+        self.ended = partial(ended, self.books)
         self._foreseen = IForeseeable.providedBy(pool)
         self.check: Callable[[], None] | None = pool.check if self._foreseen else None
-
-    def ended(self, job: Job) -> None:
-        """A job of this pool has ended."""
-        self._ended(job, self.books)
 
     def ahead_of(self, urgency: int) -> int:
         """How many jobs are sure to start before one that comes now."""

@@ -7,7 +7,9 @@ It starts nothing and stops nothing: pools do, and tell it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from deferpost.lifecycle import ENDED, Event, advance
 from deferpost.model import CallHead, Progress, Reason, Rung, State
@@ -16,7 +18,6 @@ from deferpost.progress import Noted, progress_of
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from deferpost.interfaces import IArrivingBody
     from deferpost.model import Answer
 
 __all__ = ["DEFAULT_URGENCY", "Job"]
@@ -25,7 +26,7 @@ __all__ = ["DEFAULT_URGENCY", "Job"]
 DEFAULT_URGENCY = 3
 
 
-class Job:
+class Job(msgspec.Struct, eq=False):
     """A Call's run, from its submission to the end of its code.
 
     Every method is for the reactor thread, but two that the worker's thread uses: it reads
@@ -33,90 +34,55 @@ class Job:
 
     :param key: a number that no other job of this process has.
     :param head: the call without its body.
-    :param body: the call's body, a file at its beginning or one that arrives; whoever runs the
-        job closes it.
+    :param body: the call's body, a file at its beginning or one that arrives
+        (:class:`deferpost.interfaces.IArrivingBody`); whoever runs the job closes it.
     :param created: when it was submitted, in seconds of the monotonic clock.
     :param on_end: called once, with the job, when its code has ended.
     :param start_by: when it must have started, in seconds of the monotonic clock; None for no
         limit of its own.  One that is to be over by a time has to have started by then, too.
     :param urgency: 0 for the most urgent to 7 for the least (RFC 9218, section 4.1).
     :param retries: how often it may run again when its worker process was lost.
+    :param held: bytes of its body that count against what its pool may hold.
+    :param body_bytes: the size of its body; None where it is not known when it is submitted.
 
     :ivar answer: the Deferred that :meth:`IWorkerPool.submit` returned, until it has fired.
     :ivar stop: set by the pool: ``stop(job, reason)`` climbs the cancel ladder.
     :ivar canceled: true from the moment at which nobody wants the result any more.
     :ivar status: the HTTP status that was sent, 499 where the client left first; None while its
         exchange with the client goes on.
-    :ivar held: bytes of its body that count against what its pool may hold.
-    :ivar body_bytes: the size of its body; None where it is not known when it is submitted.
     :ivar sent_bytes: how much of the body of its response was written; None until the exchange
         is over.
     :ivar worker: the name of the worker that has it, or had it, where its pool says so
         (:attr:`deferpost.model.WorkerStatus.name`).
     """
 
-    __slots__ = (
-        "answer",
-        "body",
-        "body_bytes",
-        "canceled",
-        "created",
-        "ended",
-        "head",
-        "held",
-        "key",
-        "noted",
-        "on_end",
-        "reason",
-        "retries",
-        "rung",
-        "sent_bytes",
-        "start_by",
-        "started",
-        "state",
-        "status",
-        "stop",
-        "urgency",
-        "worker",
-    )
+    key: int
+    head: CallHead
+    body: Any
+    created: float
+    on_end: Callable[[Job], None]
+    start_by: float | None = None
+    urgency: int = DEFAULT_URGENCY
+    retries: int = 0
+    held: int = 0
+    body_bytes: int | None = None
+    status: int | None = None
+    sent_bytes: int | None = None
+    worker: str | None = None
+    started: float | None = None
+    ended: float | None = None
+    state: State = State.QUEUED
+    reason: Reason | None = None
+    rung: Rung | None = None
+    noted: Noted | None = None
+    canceled: bool = False
+    answer: Deferred[Answer] | None = None
+    stop: Callable[[Job, Reason], None] | None = None
 
-    def __init__(
-        self,
-        key: int,
-        head: CallHead,
-        body: BinaryIO | IArrivingBody,
-        created: float,
-        on_end: Callable[[Job], None],
-        *,
-        start_by: float | None = None,
-        urgency: int = DEFAULT_URGENCY,
-        retries: int = 0,
-    ) -> None:
-        self.key = key
-        self.head = head
-        self.body: Any = body
-        self.created = created
-        self.on_end = on_end
-        finish_by = head.finish_by
-        if finish_by is not None and (start_by is None or finish_by < start_by):
-            start_by = finish_by
-        self.start_by = start_by
-        self.urgency = urgency
-        self.retries = retries
-        self.status: int | None = None
-        self.held = 0
-        self.body_bytes: int | None = None
-        self.sent_bytes: int | None = None
-        self.worker: str | None = None
-        self.started: float | None = None
-        self.ended: float | None = None
-        self.state = State.QUEUED
-        self.reason: Reason | None = None
-        self.rung: Rung | None = None
-        self.noted: Noted | None = None
-        self.canceled = False
-        self.answer: Deferred[Answer] | None = None
-        self.stop: Callable[[Job, Reason], None] | None = None
+    def __post_init__(self) -> None:
+        finish_by = self.head.finish_by
+        if finish_by is not None and (self.start_by is None or finish_by < self.start_by):
+            self.start_by = finish_by
 
     def __repr__(self) -> str:
         return f"<Job {self.head.id} {self.head.route} {self.state}>"

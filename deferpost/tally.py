@@ -13,8 +13,9 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
+from math import inf
 from operator import add
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from zope.interface import implementer
@@ -81,9 +82,12 @@ _MOST_RECENT = 200
 #: Seconds that these go back at least, by remembering one in so many seconds where there are more.
 _RECENT_SECONDS, _RECENT_PAUSE = 1.0, 0.005
 
-#: Jobs of a route that are noted until they are counted together.  To count each at once would
-#: take a short job three microseconds, most of it for memory that is out of the cache by then.
+#: Jobs of a route that are noted until they are counted together.
 _NOTED_MOST = 512
+
+#: Jobs that are noted at once.  In the middle of answering a short one, all that is needed for it
+#: would be out of the processor's cache by then: one by one they take three times as long.
+_AT_ONCE = 32
 
 
 class FinishedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,37 +221,49 @@ class _Piece:
 class _RouteTally:
     """The counts of one route, and what is noted and has yet to be counted (:meth:`count`).
 
-    :ivar noted: the statuses of those that had no reason.
-    :ivar waited: seconds in the queue of those that are noted.
-    :ivar ran: seconds of running, of those of them that were started.
-    :ivar sized: bytes of their bodies, where they are known.
+    :ivar until: when the newest piece of time is over.
+    :ivar waits: seconds in the queue of those that are noted.
+    :ivar note_status: notes the status of one that had no reason.
+    :ivar note_wait: notes seconds in the queue, of each.
+    :ivar note_run: notes seconds of running, of one that was started.
+    :ivar note_size: notes bytes of a body, where they are known.
     """
 
     __slots__ = (
+        "_runs",
+        "_sizes",
+        "_statuses",
         "counts",
         "name",
-        "noted",
+        "note_run",
+        "note_size",
+        "note_status",
+        "note_wait",
         "piece",
         "pieces",
         "pool",
         "queue_past",
         "queue_sum",
-        "ran",
         "run_past",
         "run_sum",
         "size_sum",
-        "sized",
         "sizes",
-        "waited",
+        "until",
+        "waits",
     )
 
     def __init__(self, name: str, pool: str) -> None:
         self.name = name
         self.pool = pool
-        self.noted = array("h")
-        self.waited = array("d")
-        self.ran = array("d")
-        self.sized = array("q")
+        self._statuses: array[int] = array("h")
+        self._sizes: array[int] = array("q")
+        self.waits: array[float] = array("d")
+        self._runs: array[float] = array("d")
+        self.note_status: Callable[[Any], None] = self._statuses.append
+        self.note_wait = self.waits.append
+        self.note_run = self._runs.append
+        self.note_size = self._sizes.append
+        self.until = -inf
         self.counts: Counter[tuple[int, Reason | None]] = Counter()
         self.queue_sum = self.run_sum = 0.0
         self.size_sum = 0
@@ -256,25 +272,27 @@ class _RouteTally:
         self.pieces: deque[_Piece] = deque(maxlen=_PIECES)
         self.queue_past, self.run_past = self.piece.queue, self.piece.run  # what came before it
 
-    def turn(self, tick: int) -> None:
+    def turn(self, now: float) -> None:
         """Begin a new piece."""
         self.count()
         self.queue_past, self.run_past = self.all_queued(), self.all_run()
+        tick = int(now) // _PIECE_SECONDS
+        self.until = (tick + 1) * _PIECE_SECONDS
         self.piece = _Piece(tick)
         self.pieces.append(self.piece)
 
     def count(self) -> None:
         """Count what is noted; all of it is of the newest piece."""
-        if not self.waited:
+        if not self.waits:
             return
-        for status, count in Counter(self.noted).items():
+        for status, count in Counter(self._statuses).items():
             self.counts[status, None] += count
-        for size, count in Counter(self.sized).items():
+        for size, count in Counter(self._sizes).items():
             self.sizes[min((size - 1).bit_length(), _LARGEST + 1) if size else 0] += count
-        self.size_sum += sum(self.sized)
-        self.queue_sum += _count_times(self.waited, self.piece.queue)
-        self.run_sum += _count_times(self.ran, self.piece.run)
-        for noted in (self.noted, self.sized, self.waited, self.ran):
+        self.size_sum += sum(self._sizes)
+        self.queue_sum += _count_times(self.waits, self.piece.queue)
+        self.run_sum += _count_times(self._runs, self.piece.run)
+        for noted in (self._statuses, self.waits, self._runs, self._sizes):
             del noted[:]
 
     def all_queued(self) -> list[int]:
@@ -305,6 +323,7 @@ class Tally:
         self._rungs: Counter[Rung] = Counter()
         self._recent: deque[_Done] = deque(maxlen=_MOST_RECENT)
         self._next_kept = 0.0
+        self._done: list[Job] = []
         self.declare(routes)
 
     def declare(self, routes: Mapping[str, str]) -> None:
@@ -319,49 +338,71 @@ class Tally:
             else:
                 seen.pool = pool
 
-    # IJobObserver.  Every job comes through job_done: it takes less than a microsecond.
+    # IJobObserver.
 
     def job_done(self, job: Job) -> None:
         """See :meth:`deferpost.interfaces.IJobObserver.job_done`."""
-        head = job.head
-        route = self._routes.get(head.route, self._other)
-        created: float = job.created
-        ended: float = job.ended  # type: ignore[assignment]  # it has ended
-        started = job.started
-        status: int = job.status  # type: ignore[assignment]  # as has its exchange
-        reason = job.reason
-        tick = int(ended) // _PIECE_SECONDS
-        waited = route.waited
-        if route.piece.tick < tick:
-            route.turn(tick)
-        elif len(waited) >= _NOTED_MOST:
-            route.count()
-        if reason is None:
-            route.noted.append(status)
-        else:
-            route.counts[status, reason] += 1
-        if started is None:
-            waited.append(ended - created)
-        else:
-            waited.append(started - created)
-            route.ran.append(ended - started)
-        size = job.body_bytes
-        if size is not None:
-            route.sized.append(size)
-        rung = job.rung
-        if rung is not None:
-            self._rungs[rung] += 1
+        done = self._done
+        done.append(job)
+        if len(done) >= _AT_ONCE:
+            self._take_all()
+
+    def _take_all(self) -> None:
+        """Note the jobs that are over."""
+        done, self._done = self._done, []
+        routes, other = self._routes, self._other
+        for job in done:
+            route = routes.get(job.head.route, other)
+            created: float = job.created
+            ended: float = job.ended  # type: ignore[assignment]  # it has ended
+            started = job.started
+            if ended >= route.until:
+                route.turn(ended)
+            reason = job.reason
+            if reason is None:
+                route.note_status(job.status)
+            else:
+                route.counts[job.status, reason] += 1  # type: ignore[index]  # it has one
+            if started is None:
+                route.note_wait(ended - created)
+            else:
+                route.note_wait(started - created)
+                route.note_run(ended - started)
+            size = job.body_bytes
+            if size is not None:
+                route.note_size(size)
+            rung = job.rung
+            if rung is not None:
+                self._rungs[rung] += 1
+            if ended >= self._next_kept or self._has_gap(ended):
+                self._keep(job)
+            if len(route.waits) >= _NOTED_MOST:
+                route.count()
+
+    def _has_gap(self, now: float) -> bool:
+        """Whether what is remembered leaves room for one more."""
         recent = self._recent
-        if (
-            ended >= self._next_kept
-            or len(recent) < _MOST_RECENT
-            or ended - recent[0][8] > _RECENT_SECONDS
-        ):
-            self._next_kept = ended + _RECENT_PAUSE
-            state, worker = job.state, job.worker
-            recent.append(
-                (head.id, head.route, state, reason, rung, status, created, started, ended, worker)
+        return len(recent) < _MOST_RECENT or now - recent[0][8] > _RECENT_SECONDS
+
+    def _keep(self, job: Job) -> None:
+        head = job.head
+        ended: float = job.ended  # type: ignore[assignment]  # it has ended
+        status: int = job.status  # type: ignore[assignment]  # as has its exchange
+        self._next_kept = ended + _RECENT_PAUSE
+        self._recent.append(
+            (
+                head.id,
+                head.route,
+                job.state,
+                job.reason,
+                job.rung,
+                status,
+                job.created,
+                job.started,
+                ended,
+                job.worker,
             )
+        )
 
     def refused(self, route: str, status: int, reason: str) -> None:
         """See :meth:`deferpost.interfaces.IJobObserver.refused`."""
@@ -373,6 +414,7 @@ class Tally:
 
     def recent(self) -> list[FinishedJob]:
         """The last 200 jobs that are over, the latest last; where there are very many, some."""
+        self._take_all()
         found = []
         ahead = self._ahead()
         for job in self._recent:
@@ -402,6 +444,7 @@ class Tally:
         :param route: of one route alone; of all together if it is None.
         :raises KeyError: there is no such route.
         """
+        self._take_all()
         tick = int(now) // _PIECE_SECONDS
         routes = [*self._routes.values(), self._other] if route is None else [self._routes[route]]
         for one in routes:
@@ -418,6 +461,7 @@ class Tally:
 
     def snapshot(self) -> TallySnapshot:
         """All counts; routes of which nothing was counted have their zeros."""
+        self._take_all()
         routes = [*self._routes.values(), self._other]
         for one in routes:
             one.count()

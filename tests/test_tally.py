@@ -291,6 +291,16 @@ def test_recent_jobs() -> None:
 
 def test_recent_jobs_are_bounded() -> None:
     """However many there were, the last 200 are remembered, and routes are those declared."""
-    tally = tally_of(*(done(f"/{number}", id=str(number)) for number in range(500)))
+    jobs = [done(f"/{number}", at=float(number), id=str(number)) for number in range(500)]
+    tally = tally_of(*jobs)
     assert [job.id for job in tally.recent()] == [str(number) for number in range(300, 500)]
     assert {(job.route, job.pool) for job in tally.recent()} == {(OTHER, OTHER)}
+
+
+def test_recent_jobs_of_a_flood() -> None:
+    """Where there are very many, what is remembered still goes back for about a second."""
+    tally = tally_of(*(done(at=number / 20_000, id=str(number)) for number in range(60_000)))
+    ended = [job.ended for job in tally.recent()]
+    assert len(ended) == 200
+    assert ended == sorted(ended)
+    assert 0.8 < ended[-1] - ended[0] < 1.2

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from deferpost.bodies import PIECE_BYTES, BodyWriter
 from deferpost.errors import HandlerFailed, HTTPError, WorkerLost
-from deferpost.exchanges import Act, ExchangeEvent, ExchangeState, advance, job_goes_on
+from deferpost.exchanges import TABLE, Act, ExchangeEvent, ExchangeState, advance, job_goes_on
 from deferpost.jobs import Job
 from deferpost.model import Answer, OnDisconnect, Reason
 from deferpost.web.problems import Problem, problem_of
@@ -129,14 +129,18 @@ class Exchange:
 
         :returns: what is to be done now.
         """
-        self._state, act = advance(self._state, event)
+        step = TABLE.get((self._state, event))
+        if step is None:
+            step = advance(self._state, event)  # which says what is wrong
+        self._state, act = step
         return act
 
     # What the request tells.
 
     def _ended(self, reason: Failure | None) -> None:
         if reason is None:
-            self._written(None)
+            self._take(ExchangeEvent.WRITTEN)
+            self._close(self._request.code)
         else:
             self._left(reason)
 

@@ -202,7 +202,7 @@ class PostResource(Resource):
             start_by=terms.start_by,
             urgency=terms.urgency,
         )
-        request.deferpost_place = place
+        request.kept = place
         # Whoever answers, the wire or this, and whenever the client leaves: until there is a job,
         # of which the exchange watches the request in place of this.
         request.watch(lambda _: place.give_back())
@@ -289,7 +289,7 @@ class PostResource(Resource):
             body,
             # Of one that arrives, no more is held than its handler has not read yet.
             0 if size is None or (route.stream and isinstance(body, ArrivingBody)) else size,
-            place=request.__dict__.pop("deferpost_place", None),
+            place=getattr(request, "kept", None),
             created=terms.created,
             start_by=terms.start_by,
             urgency=terms.urgency,
@@ -300,7 +300,10 @@ class PostResource(Resource):
             answer.addCallback(_with_quota, dispatcher, head)
         request.deferpost_job = job  # for an access log that wants its times
         beat = context.beat
-        if beat is None or (format := wanted_format(request)) is None:
+        format = None
+        if beat is not None and (framing is None or framing.accept is not None):
+            format = wanted_format(request)
+        if beat is None or format is None:
             exchange = Exchange(
                 request,
                 job,
