@@ -1,10 +1,9 @@
-"""The thread pool.
+"""The thread pool: the reactor's side of it.
 
-The jobs wait on the reactor's side, where it removes those whose client has left, and threads take
-the oldest: see :mod:`deferpost.pools.handoff`.  Each slot is one long call dispatched with
-``deferToThreadPool``: it takes job after job, so that a job costs no dispatch of its own, and
-what the threads have to say crosses in batches, with one ``callFromThread`` for all that has
-gathered by the time the reactor turns.
+The jobs wait here, where the reactor removes those whose client has left, and threads take the
+oldest: see :mod:`deferpost.pools.handoff`.  Each :class:`~deferpost.pools.slots.Slot` is one long
+call dispatched with ``deferToThreadPool``: it takes job after job, so that a job costs no dispatch
+of its own, and what the threads have to say crosses in batches (:mod:`deferpost.pools.outbox`).
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 import threading
-import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -25,14 +22,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool as TwistedThreadPool
 from zope.interface import classImplements, implementer
 
-from deferpost.errors import (
-    BodyBroken,
-    Canceled,
-    HandlerFailed,
-    HTTPError,
-    PoolFull,
-    ShuttingDown,
-)
+from deferpost.errors import PoolFull, ShuttingDown
 from deferpost.interfaces import (
     IArrivingBody,
     IForeseeable,
@@ -43,103 +33,27 @@ from deferpost.interfaces import (
 )
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
-from deferpost.model import Answer, PoolStatus, Reason, Rung, State, Work, WorkerStatus
-from deferpost.pools.deadlines import DeadlineWatch, limit_reached
+from deferpost.model import Answer, PoolStatus, Reason, Rung, State, WorkerStatus
+from deferpost.pools.deadlines import DeadlineWatch
 from deferpost.pools.endings import answer_stopped, failure_of, log_late, stop_error, stop_event
-from deferpost.pools.frames import CHUNK_COST
 from deferpost.pools.handoff import Handoff
-from deferpost.pools.interrupts import HandlerPart
+from deferpost.pools.outbox import Outbox
 from deferpost.pools.plans import ThreadPool
-from deferpost.pools.stacks import thread_stack
+from deferpost.pools.slots import Late, Shared, Slot
 from deferpost.pools.stragglers import Stragglers
-from deferpost.pools.streams import ChunkBuffer, ThreadGate
+from deferpost.pools.streams import ChunkBuffer
 from deferpost.pools.threadbody import ThreadBody
+from deferpost.pools.threadstreams import StreamEnd, ThreadStream
 
-__all__ = ["DRAIN_MOST", "RunningThreadPool", "start_thread_pool"]
+__all__ = ["RunningThreadPool", "start_thread_pool"]
 
 classImplements(ThreadPool, IPoolPlan)
-
-#: How many outcomes are handled in one turn of the reactor; the others wait for the next.
-DRAIN_MOST = 128
 
 
 class _DaemonThreads(TwistedThreadPool):
     """Threads that do not keep the interpreter from exiting while a handler hangs."""
 
     threadFactory = staticmethod(partial(threading.Thread, daemon=True))  # type: ignore[assignment]
-
-
-class _Slot:
-    """A thread's place: the job that it runs.  Written by the thread, read by the reactor.
-
-    :ivar name: of its thread; no other of the pool has it.
-    :ivar part: what of its work is a handler's; None where none may be interrupted, or it has not
-        started.
-    :ivar ident: of its thread; None until it has started.
-    :ivar started: when that was, in seconds of the monotonic clock.
-    :ivar done: jobs that it has ended.
-    """
-
-    __slots__ = ("done", "ident", "job", "name", "part", "started")
-
-    def __init__(self, name: str, started: float) -> None:
-        self.name = name
-        self.started = started
-        self.job: Job | None = None
-        self.part: HandlerPart | None = None
-        self.ident: int | None = None
-        self.done = 0
-
-    def status(self, now: float) -> WorkerStatus:
-        """How it is; on the reactor thread."""
-        job = self.job
-        return WorkerStatus(
-            name=self.name,
-            pid=None,
-            stage="idle" if job is None else "busy",
-            job=None if job is None else job.key,
-            job_id=None if job is None else job.head.id,
-            route=None if job is None else job.head.route,
-            run_seconds=0.0 if job is None else job.run_so_far(now),
-            canceling=job is not None and job.canceled,
-            jobs_done=self.done,
-            age=now - self.started,
-            memory=None,
-        )
-
-
-class _Stream:
-    """Both ends of a thread's stream."""
-
-    __slots__ = ("buffer", "coming", "gate", "is_told")
-
-    def __init__(self, abandoned: Callable[[Reason], None]) -> None:
-        self.gate = ThreadGate()
-        self.buffer = ChunkBuffer(taken=self.gate.leave, abandoned=abandoned)
-        self.coming: deque[bytes] = deque()
-        self.is_told = False  # the reactor has yet to hear of what is coming
-
-    def deliver(self) -> None:
-        """Take over what has come.  On the reactor thread."""
-        self.is_told = False  # first, so that what comes from here on is told again
-        coming = self.coming
-        self.buffer.deliver_all([coming.popleft() for _ in range(len(coming))])
-
-
-class _End:
-    """A stream has ended, with an error if it broke off."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
-class _Late(Exception):
-    """A thread has not started a job, because a limit of it was reached."""
-
-    def __init__(self, reason: Reason) -> None:
-        self.reason = reason
 
 
 def start_thread_pool(
@@ -179,7 +93,6 @@ class RunningThreadPool:
     ) -> None:
         self.name = context.name
         self._reactor = context.reactor
-        self._source = context.source
         self._now = context.now
         self._threads = threads
         self._size = size
@@ -187,7 +100,15 @@ class RunningThreadPool:
         self._count = 0  # jobs that have not ended
         self._waiting = Handoff(context.ageing)
         self._rouse_due = False
-        self._slots: list[_Slot] = []
+        self._shared = Shared(
+            context.source,
+            context.now,
+            self._waiting,
+            Outbox(context.reactor, self._heard),
+            context.reactor.callFromThread,
+            self._stop_job,
+        )
+        self._slots: list[Slot] = []
         self._slot_numbers = itertools.count(1)
         self._interruptible = context.source.interruptible
         self._stragglers = Stragglers(
@@ -199,11 +120,8 @@ class RunningThreadPool:
             interrupt_grace=interrupt_grace,
         )
         self._slots_ended: list[Deferred[None]] = []
-        self._streams: dict[int, _Stream] = {}
-        self._arriving: dict[int, ThreadBody] = {}
-        self._outbox: deque[tuple[Job, Any]] = deque()
-        self._waking = False
-        self._stopping = False
+        self._streams = self._shared.streams
+        self._arriving = self._shared.arriving
         self._watch = DeadlineWatch(
             context.reactor,
             context.now,
@@ -217,7 +135,7 @@ class RunningThreadPool:
 
     def check(self) -> None:
         """See :meth:`deferpost.interfaces.IForeseeable.check`."""
-        if self._stopping:
+        if self._shared.stopping:
             raise ShuttingDown("the pool is stopping")
 
     def ahead_of(self, urgency: int) -> int:
@@ -264,7 +182,7 @@ class RunningThreadPool:
             running=len(running),
             waiting=len(self._waiting),
             stuck=sum(job.canceled for job in running),
-            ready=not (self._stopping or self._stragglers.hung),
+            ready=not (self._shared.stopping or self._stragglers.hung),
             hung=self._stragglers.hung,
             oldest_waiting=self._waiting.line.longest_wait(self._now()),
         )
@@ -277,12 +195,9 @@ class RunningThreadPool:
     def stack(self, key: int) -> Deferred[str]:
         """See :meth:`deferpost.interfaces.IInspectable.stack`."""
         for slot in self._slots:
-            job = slot.job
-            if job is not None and job.key == key and slot.ident is not None:
-                lines = thread_stack(slot.ident, RunningThreadPool._run_job.__code__)
-                # It may have ended in the meantime, and the thread be at the next.
-                if lines is not None and slot.job is job:
-                    return succeed(lines)
+            lines = slot.stack(key)
+            if lines is not None:
+                return succeed(lines)
         return fail(LookupError(f"no thread of pool {self.name!r} runs the job {key}"))
 
     def restart(self, name: str) -> bool:
@@ -291,7 +206,7 @@ class RunningThreadPool:
 
     def stop(self, patience: float) -> Deferred[int]:
         """See :meth:`deferpost.interfaces.IWorkerPool.stop`."""
-        self._stopping = True
+        self._shared.stopping = True
         self._watch.stop()
         self._stragglers.hurry(patience)
         for job in [*self._waiting, *self._running_jobs()]:
@@ -333,13 +248,13 @@ class RunningThreadPool:
         return False
 
     def _add_slot(self) -> None:
-        slot = _Slot(f"{self.name}-{next(self._slot_numbers)}", self._now())
+        slot = Slot(f"{self.name}-{next(self._slot_numbers)}", self._shared)
         self._slots.append(slot)
-        ended = deferToThreadPool(self._reactor, self._threads, self._run_slot, slot)
+        ended = deferToThreadPool(self._reactor, self._threads, slot.run)
         ended.addErrback(self._slot_failed, slot)
         self._slots_ended.append(ended)
 
-    def _slot_failed(self, failure: Failure, slot: _Slot) -> None:
+    def _slot_failed(self, failure: Failure, slot: Slot) -> None:
         """A defect of ours, not of a handler: keep the pool whole and say so."""
         _log.failure("a thread of pool {pool} ended", failure=failure, pool=self.name)
         self._slots.remove(slot)
@@ -368,7 +283,7 @@ class RunningThreadPool:
             job.body.close()  # the rest of it is not waited for
         stream = self._streams.get(job.key)
         if stream is not None:
-            stream.gate.shut()
+            stream.shut()
         answer_stopped(job, reason)
         if stream is not None:
             stream.buffer.finish(stop_error(job, reason))
@@ -389,46 +304,32 @@ class RunningThreadPool:
             job.body.close()
         job.end(event, self._now(), reason)
 
-    def _drain(self) -> None:
-        """Handle what the threads have posted, oldest first."""
-        take = self._outbox.popleft
-        for _ in range(DRAIN_MOST):
-            try:
-                job, posted = take()
-            except IndexError:
-                # Until here threads have posted without a wake-up; look once more after this.
-                self._waking = False
-                if not self._outbox:
-                    return
-                continue
-            try:
-                if job.state is State.QUEUED:
-                    if type(posted) is _Late:
-                        self._removed(job, posted.reason)
-                        continue
-                    job.happened(Event.START)
-                elif type(posted) is _Late:  # and was canceled when the thread had just taken it
-                    job.rung = Rung.REMOVED
-                    job.body.close()
-                    self._end(job, Event.STOP)
-                    continue
-                if type(posted) is _Stream:
-                    posted.deliver()
-                elif isinstance(posted, Answer):
-                    self._answered(job, posted)
-                elif isinstance(posted, _End):
-                    self._stream_ended(job, posted.error)
-                else:
-                    self._failed(job, posted)
-            except Exception:  # a defect, of a reader for example, which is to stop no other job
-                _log.failure("[{job}] was not told what its thread did", job=job.head.id)
-        self._reactor.callLater(0, self._drain)
+    def _heard(self, job: Job, what: Any) -> None:
+        """A thread has said something of a job."""
+        if job.state is State.QUEUED:
+            if type(what) is Late:
+                self._removed(job, what.reason)
+                return
+            job.happened(Event.START)
+        elif type(what) is Late:  # and was canceled when the thread had just taken it
+            job.rung = Rung.REMOVED
+            job.body.close()
+            self._end(job, Event.STOP)
+            return
+        if type(what) is ThreadStream:
+            what.deliver()
+        elif isinstance(what, Answer):
+            self._answered(job, what)
+        elif isinstance(what, StreamEnd):
+            self._stream_ended(job, what.error)
+        else:
+            self._failed(job, what)
 
     def _answered(self, job: Job, answer: Answer) -> None:
         waiter = job.answer
         if isinstance(answer.body, ChunkBuffer):
             if job.state is State.CANCELING:
-                self._streams[job.key].gate.shut()
+                self._streams[job.key].shut()
             elif waiter is not None:
                 job.answer = None
                 waiter.callback(answer)
@@ -463,94 +364,6 @@ class RunningThreadPool:
             error, reason = failure_of(job, error)
             self._end(job, Event.FAIL, reason)
             stream.buffer.finish(error)
-
-    # The threads' side.
-
-    def _post(self, job: Job, what: Any) -> None:
-        """Have the reactor hear of it; it is woken unless it is about to look."""
-        self._outbox.append((job, what))
-        if not self._waking:
-            self._waking = True
-            self._reactor.callFromThread(self._drain)
-
-    def _run_slot(self, slot: _Slot) -> None:
-        """Take jobs and run them, until there are no more."""
-        slot.ident = threading.get_ident()
-        part = None
-        if self._interruptible:
-            part = slot.part = HandlerPart()
-        work = self._source.work(None if part is None else part.run)
-        bed = threading.Lock()
-        bed.acquire()
-        take, now = self._waiting.take, self._now
-        while (job := take(bed)) is not None:
-            started = now()
-            if job.start_by is not None:
-                late = limit_reached(job, started)
-                if late is not None:
-                    self._post(job, _Late(late))
-                    del job
-                    continue
-            job.started = started
-            job.worker = slot.name
-            if part is not None:
-                part.key = job.key
-            slot.job = job
-            if self._stopping:  # which may not have seen it
-                self._reactor.callFromThread(job.cancel, Reason.SHUTDOWN)
-            outcome = self._run_job(job, work, part)
-            slot.job = None
-            slot.done += 1
-            self._post(job, outcome)
-            del job, outcome  # nothing of the last client stays while this waits for the next
-
-    def _run_job(
-        self, job: Job, work: Work, part: HandlerPart | None
-    ) -> Answer | _End | BaseException:
-        """Run one job to its end, its stream included."""
-        arriving = self._arriving.get(job.key) if self._arriving else None
-        body = job.body
-        if arriving is not None:
-            body = arriving.reader(None if part is None else part.outside)
-        try:
-            try:
-                answer = work(job.head, body, job)
-                if type(answer.body) is bytes or answer.length is not None:
-                    return answer
-                return self._run_stream(job, answer)
-            finally:
-                if arriving is not None:
-                    arriving.shut()  # else a thread that the handler has left in a read holds it
-                body.close()
-        except BaseException as error:
-            return _translated(error)
-
-    def _run_stream(self, job: Job, answer: Answer) -> _End:
-        chunks = answer.body
-        stream = _Stream(partial(self._stop_job, job))
-        self._streams[job.key] = stream
-        self._post(job, Answer(answer.status, answer.headers, stream.buffer, None))
-        ending: BaseException | None = None
-        try:
-            try:
-                for chunk in chunks:
-                    stream.gate.enter(len(chunk) + CHUNK_COST)
-                    stream.coming.append(chunk)
-                    if not stream.is_told:
-                        stream.is_told = True
-                        self._post(job, stream)
-            finally:
-                chunks.close()
-        except BaseException as error:
-            ending = _translated(error)
-        return _End(ending)
-
-
-def _translated(error: BaseException) -> BaseException:
-    """The error of a handler, as one of ours."""
-    if isinstance(error, (HTTPError, HandlerFailed, BodyBroken, Canceled)):
-        return error
-    return HandlerFailed("".join(traceback.format_exception(error)))
 
 
 _log = Logger(namespace="deferpost.pools.threads")

@@ -18,7 +18,7 @@ from deferpost import Call, ThreadPool
 from deferpost.errors import DeadlineExceeded, HandlerFailed
 from deferpost.handlers.running import Handlers
 from deferpost.model import Reason, Route, State
-from deferpost.pools.threads import DRAIN_MOST
+from deferpost.pools.outbox import DRAIN_MOST
 from deferpost.testing.clocked import ClockedReactor
 from deferpost.testing.suite import PoolSuite, Reader
 
