@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deferpost.errors import Canceled, Interrupted
+from deferpost.pools import interrupts
 from deferpost.pools.interrupts import HandlerPart
 
 #: Seconds after which something that is waited for will not come any more.
 PATIENCE = 30.0
+
+
+@pytest.fixture(autouse=True)
+def untraced() -> Iterator[None]:
+    """Nothing is traced, and no mark is left that something is pending in a thread.
+
+    CPython 3.11 that is traced stands still while a thread that is in C has an exception pending.
+    """
+    tracers = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]  # as its documentation has it
+    yield
+    remove_mark()
+    threading.settrace(tracers[1])  # type: ignore[arg-type]  # as above
+    sys.settrace(tracers[0])
+
+
+class Mark(BaseException):
+    """What is raised to remove the mark."""
+
+
+def remove_mark() -> None:
+    """Have the interpreter forget that something is pending, as raising does."""
+    try:
+        while True:
+            interrupts._set_async_exc(threading.get_ident(), id(Mark))
+    except Mark:
+        pass
 
 
 class Runner:
@@ -104,44 +135,149 @@ def test_not_another_job() -> None:
 
 def test_not_outside_of_the_handler() -> None:
     """A thread that is not in a handler is not interrupted, before it and after it."""
-    before, after = threading.Event(), threading.Event()
+    before, returned, after = threading.Event(), threading.Event(), threading.Event()
 
     def body(part: HandlerPart) -> str:
         before.wait(PATIENCE)
         result = part.run(lambda: "well")
+        returned.set()
         after.wait(PATIENCE)
         return result
 
     runner = Runner(body)
     assert not runner.part.interrupt(1)
     before.set()
-    for _ in range(100):
-        runner.part.interrupt(1) and pytest.skip("it was met in the handler")
+    assert returned.wait(PATIENCE)
+    assert not runner.part.interrupt(1)
     after.set()
     assert runner.end() == "well"
 
 
-def test_taken_back() -> None:
-    """An interrupt that comes while a handler is in C code, and then returns, is taken back."""
+def test_when_it_comes_back_from_c() -> None:
+    """A handler that is in C code is interrupted when it has come back from there."""
     inside, gate = threading.Event(), threading.Lock()
     gate.acquire()
 
-    def body(part: HandlerPart) -> list[Any]:
-        # The lock's own method is the handler: its return is the end of the handler's part.
+    def handler() -> None:
         inside.set()
-        got: list[Any] = [part.run(gate.acquire)]
-        got.append(part.run(len, "four"))
-        for number in range(1000):
-            got[1:] = [got[1] + number - number]
-        return got
+        gate.acquire()
+        forever()
 
-    runner = Runner(body)
+    runner = Runner(lambda part: part.run(handler))
     assert inside.wait(PATIENCE)
     runner.interrupt()
+    assert runner.thread.is_alive()
     gate.release()
-    ended = runner.end()
-    # Where the call into C is the handler's last act, the interpreter may raise right behind it.
-    assert type(ended) is Interrupted or ended == [True, 4]
+    assert type(runner.end()) is Interrupted
+
+
+LEAVES_NO_MARK = """
+import sys
+import threading
+
+sys.settrace(None)
+threading.settrace(None)
+
+from tests.pools import test_interrupts as tests
+
+tests.test_interrupts_what_goes_on()
+tests.test_when_it_comes_back_from_c()
+tests.test_taken_back()
+tests.test_under_way_before_ours()
+
+def called():
+    print("called")
+
+sys.settrace(lambda *_: None)
+called()
+"""
+
+
+def test_leaves_no_mark() -> None:
+    """What is taken back leaves nothing pending, which would stop an interpreter that is traced."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LEAVES_NO_MARK],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (ran.stdout, ran.stderr) == ("called\n", "")
+
+
+class Slow:
+    """A key that equals any, and something happens while it is compared.
+
+    So the request of an interrupt is under way for as long as the test wants.
+
+    :param meanwhile: what happens.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # it is only compared
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = meanwhile
+
+    def __eq__(self, other: object) -> bool:
+        self._meanwhile()
+        return True
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
+def test_taken_back() -> None:
+    """An interrupt that is under way while the handler returns is taken back."""
+    gate, asked = threading.Event(), threading.Event()
+
+    def body(part: HandlerPart) -> Any:
+        result = part.run(gate.wait, PATIENCE)
+        while not asked.is_set():  # what would come late would come here
+            time.sleep(0)
+        return result
+
+    runner = Runner(body)
+    until(lambda: runner.part._open)
+
+    def return_meanwhile() -> None:
+        gate.set()
+        until(lambda: not runner.part._open)
+
+    assert runner.part.interrupt(Slow(return_meanwhile))
+    asked.set()
+    assert runner.end() is True
+
+
+def test_under_way_before_ours() -> None:
+    """An interrupt that is under way as the handler calls code of ours comes behind that."""
+    gate, asked = threading.Event(), threading.Event()
+    reached: list[str] = []
+
+    def ours() -> None:
+        until(asked.is_set)
+        reached.append("whole")
+
+    def handler(part: HandlerPart) -> None:
+        gate.wait(PATIENCE)
+        part.outside(ours)
+        reached.append("behind")
+
+    runner = Runner(lambda part: part.run(handler, part))
+    until(lambda: runner.part._open)
+
+    def call_meanwhile() -> None:
+        gate.set()
+        until(lambda: not runner.part._open)
+
+    assert runner.part.interrupt(Slow(call_meanwhile))
+    asked.set()
+    assert type(runner.end()) is Interrupted
+    assert reached == ["whole"]
 
 
 def test_ours_inside_the_handler() -> None:
@@ -196,11 +332,12 @@ class Loop:
     :ivar ran: handlers that have returned.
     :ivar hit: handlers that were interrupted.
     :ivar wrong: handlers that were interrupted for another job.
+    :ivar meant: interrupts that were asked for while the thread was in that handler.
     :ivar ours: interrupts that have met code that is not a handler's.
     """
 
     def __init__(self, handler: Callable[[HandlerPart, random.Random], Any]) -> None:
-        self.ran = self.hit = self.wrong = self.ours = 0
+        self.ran = self.hit = self.wrong = self.ours = self.meant = 0
         self.over = False
         self.wanted = -1  # the key of the job that is told to stop
         self.lock = threading.Lock()
@@ -271,29 +408,54 @@ def step(part: HandlerPart, chance: random.Random) -> None:
     made.close()
 
 
-@pytest.mark.parametrize("handler", [spin, read, step])
-def test_never_ours_and_never_the_next(handler: Any, request: pytest.FixtureRequest) -> None:
-    """Thousands of interrupts at handlers that end at that moment meet nothing but these."""
+class Unhurried:
+    """A key that takes its time to be compared: a handler that ends meanwhile meets the request.
+
+    :param key: which it is.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # it is only compared
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+
+    def __eq__(self, other: object) -> bool:
+        is_same = other == self._key
+        time.sleep(0)
+        return is_same
+
+
+def stress(handler: Any, hits: int) -> Loop:
+    """Interrupt handlers that end at any moment, until so many were hit or something went wrong."""
     before = sys.getswitchinterval()
-    request.addfinalizer(lambda: sys.setswitchinterval(before))
     sys.setswitchinterval(1e-6)  # so that the threads meet at as many places as they can
-    loop = Loop(handler)
-    asked = 0
-    deadline = time.monotonic() + PATIENCE
-    while loop.part is None:
-        time.sleep(0)
-    while loop.hit < 1000 and time.monotonic() < deadline:
-        key = loop.part.key
-        if key is not None:
-            loop.wanted = key
-            asked += loop.part.interrupt(key)
-        time.sleep(0)
-    loop.over = True
-    loop.thread.join(PATIENCE)
+    try:
+        loop, asked = Loop(handler), 0
+        deadline = time.monotonic() + PATIENCE
+        while loop.part is None:
+            time.sleep(0)
+        while loop.hit < hits and not (loop.wrong or loop.ours) and time.monotonic() < deadline:
+            key = loop.part.key
+            if key is not None:
+                loop.wanted = key
+                asked += 1
+                loop.meant += loop.part.interrupt(Unhurried(key) if asked % 2 else key)
+            time.sleep(0)
+        loop.over = True
+        loop.thread.join(PATIENCE)
+    finally:
+        sys.setswitchinterval(before)
+    return loop
+
+
+@pytest.mark.parametrize("handler", [spin, read, step])
+def test_never_ours_and_never_the_next(handler: Any) -> None:
+    """A thousand interrupts at handlers that end at that moment meet nothing but these."""
+    loop = stress(handler, 1000)
     assert not loop.thread.is_alive()
     assert (loop.wrong, loop.ours) == (0, 0)
     assert not loop.lock.locked()
     assert _LOCK.acquire(blocking=False)
     _LOCK.release()
-    assert asked >= loop.hit >= 1000
+    assert loop.meant >= loop.hit >= 1000
     assert loop.ran > 0
