@@ -9,6 +9,7 @@ the daemon is gone for whatever cause.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import fcntl
 import gc
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import traceback
 from collections import deque
+from functools import partial
 from types import FrameType
 from typing import Any, BinaryIO
 
@@ -61,6 +63,15 @@ __all__ = ["main"]
 _CONTEXTS_MOST = 100
 
 _READ_BYTES = 64 * 1024
+
+#: What is printed where the handler's author can act.
+_COPY_CAME_BACK = (
+    b"a process that this handler has forked came back from it, and is ended: "
+    b"let it end by os._exit\n"
+)
+_SOCKET_CLOSED = (
+    b"this handler has closed descriptors that it had not opened, the worker's among them\n"
+)
 
 #: Room for what comes beside the bytes: eight descriptors.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(8 * struct.calcsize("i"))
@@ -106,12 +117,16 @@ class _Channel:
 
 
 class _Control:
-    """Whether this worker was told to stop, by SIGTERM."""
+    """Whether this worker was told to stop, by SIGTERM.
+
+    :ivar forked: whether this is not the worker, but a copy of it that a handler has forked.
+    """
 
     def __init__(self) -> None:
         self.canceled = False
         self.running = False
         self.leaving = False
+        self.forked = False
 
     def terminated(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM: end the handler if one runs, by an exception, so that it can clean up.
@@ -181,6 +196,7 @@ def main(socket_fd: int, lifeline_fd: int, stack_fd: int) -> None:
     gc.freeze()  # what the set-up has loaded stays
     control = _Control()
     signal.signal(signal.SIGTERM, control.terminated)
+    os.register_at_fork(after_in_child=partial(_cut_off, control, connection))
     try:
         sender.send(Ready())
         while (message := channel.receive()) is not None:
@@ -192,10 +208,29 @@ def main(socket_fd: int, lifeline_fd: int, stack_fd: int) -> None:
             _run(message, work, channel, sender, control, set_up.directory)
     except (ConnectionResetError, BrokenPipeError):
         pass  # the daemon does not want this worker any more
+    except OSError as error:
+        if not control.forked and error.errno not in (errno.EBADF, errno.ENOTSOCK):
+            raise
+        # What is registered for the end is the worker's, or cannot be relied upon.
+        with contextlib.suppress(OSError):
+            os.write(2, _COPY_CAME_BACK if control.forked else _SOCKET_CLOSED)
+        os._exit(1)
     except Canceled:
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         control.leaving = True  # what the interpreter does at its end is not disturbed
+
+
+def _cut_off(control: _Control, connection: socket.socket) -> None:
+    """In a process that a handler has forked: nothing that it does is the worker's doing.
+
+    It may come back from the handler, as the worker does.  Only one of them may answer, and read
+    the next call.
+    """
+    control.forked = True
+    connection.close()
+    if signal.getsignal(signal.SIGTERM) == control.terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it is no word from the daemon
 
 
 def _run(
@@ -307,7 +342,8 @@ def _die_with_parent(lifeline_fd: int) -> None:
     The daemon holds the other end of the pipe, and nobody ever writes to it.  On Linux the kernel
     itself sends SIGKILL to the whole process group when that end is closed, as it is by
     ``kill -9`` too, and no Python code has to run for it: a handler that never gives up the
-    interpreter's lock does not outlive the daemon.  Elsewhere a thread waits for the end.
+    interpreter's lock does not outlive the daemon, nor one that has closed this descriptor, since
+    the daemon has it open too.  Elsewhere a thread waits for the end.
     """
     group = os.getpgrp()
     owner = -group if group == os.getpid() else os.getpid()

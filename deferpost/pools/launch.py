@@ -73,13 +73,13 @@ class Launched:
     """A worker process that was started, and our ends of its pipes, for the caller to close.
 
     :ivar process: the process.
-    :ivar lifeline: the writing end of the pipe at whose end it is killed.
+    :ivar lifeline: the pipe at whose end it is killed: the writing end, and the reading end.
     :ivar output: the reading end of that into which it prints.
     :ivar stack: the reading end of that into which it says where it stands.
     """
 
     process: WorkerProcess
-    lifeline: int
+    lifeline: tuple[int, int]
     output: int
     stack: int
 
@@ -98,7 +98,10 @@ def launch(reactor: Any, protocol: WorkerProtocol, exited: Callable[[int], None]
         undo.callback(ours.close)
         theirs.callback(its.close)
         lifeline_read, lifeline_write = os.pipe()
-        theirs.callback(os.close, lifeline_read)
+        # The worker has the kernel watch the reading end, which stays open with us too: a handler
+        # that closes all descriptors does not end the watch.  When we are killed, Linux (since 4.3)
+        # is done with what has the higher number first, and that is the writing end.
+        undo.callback(os.close, lifeline_read)
         undo.callback(os.close, lifeline_write)
         output_read, output_write = os.pipe()
         undo.callback(os.close, output_read)
@@ -123,4 +126,4 @@ def launch(reactor: Any, protocol: WorkerProtocol, exited: Callable[[int], None]
         )
         undo.pop_all()
         ours.close()
-    return Launched(process, lifeline_write, output_read, stack_read)
+    return Launched(process, (lifeline_write, lifeline_read), output_read, stack_read)

@@ -474,7 +474,8 @@ class Worker:
             if timer is not None and timer.active():
                 timer.cancel()
         how = describe_exit(code)
-        os.close(self._lifeline)
+        for descriptor in self._lifeline:
+            os.close(descriptor)
         while self._descriptors:
             os.close(self._descriptors.popleft())
         self._output.drain()

@@ -37,6 +37,12 @@ def lost(call):
     if tries.stat().st_size < 3:
         os._exit(9)
     return body
+
+@app.post("/strip", pool="process")
+def strip(call):
+    os.closerange(3, 4096)
+    Path("stripped").touch()
+    time.sleep(600)
 """
 
 
@@ -71,16 +77,22 @@ def test_workers_that_last(daemon: StartDaemon) -> None:
         assert (status, json.loads(body)["reason"]) == (500, "error")
         assert post(client, "/lost", b"the body", "X-Request-ID: again") == (200, b"the body")
         pids = set()
-        for _ in range(1000):
+
+        def five() -> bool:
             status, body = post(client, "/pid")
             assert status == 200
             pids.add(body)
-            if len(pids) == 5:
-                break
-        assert len(pids) == 5
+            return len(pids) == 5
+
+        wait_until(five, served.stretched(10.0), lambda: f"five workers, one after another: {pids}")
     assert any("MemoryError" in line for line in served.log().splitlines())
     lines = served.log_lines("[again] /lost: its worker was lost (exit code 9)")
     assert [line[-1] for line in lines] == ["1", "0"]
     assert served.log_lines("is to be replaced: after 4 jobs")
-    os.kill(served.pid, signal.SIGKILL)
-    wait_until(lambda: not served.alive(), 10.0, "no process is left")
+    with served.connect() as client:
+        client.post("/strip")
+        wait_until((served.directory / "stripped").exists, 10.0, "a worker has no descriptors")
+        assert len(served.alive()) > 1
+        os.kill(served.pid, signal.SIGKILL)
+        # Sooner than the grace of the handler is over.
+        wait_until(lambda: not served.alive(), 4.0, "no process is left")

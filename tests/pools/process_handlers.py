@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -120,6 +121,43 @@ def lose_stream(call: Call) -> Iterator[bytes]:
     yield b"one"
     yield b"two" * 100_000
     os._exit(9)
+
+
+def fork(call: Call) -> str:
+    """Forks a process that comes back from this handler later, as if it were the worker."""
+    if os.fork():
+        return "worker"
+    while not (folder_of(call) / "fork").exists():
+        time.sleep(0.002)
+    return "copy"
+
+
+def fork_stream(call: Call) -> Iterator[bytes]:
+    """Forks a process that goes on with the same stream."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    yield b"worker" if child else b"copy"
+
+
+def end_a_child(call: Call) -> int:
+    """Ends a process of its own by SIGTERM, as multiprocessing does, and gives its status."""
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            note(call, "forked")
+            time.sleep(60)
+        os._exit(5)
+    while not (folder_of(call) / "forked").exists():
+        time.sleep(0.002)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def strip(call: Call) -> str:
+    """Closes all descriptors, as programs do that want to be daemons."""
+    os.closerange(3, 4096)
+    return "without"
 
 
 def hoard(call: Call) -> int:
@@ -285,6 +323,9 @@ HANDLERS = {
     "burn": burn,
     "deaf_to_questions": deaf_to_questions,
     "dive": dive,
+    "end_a_child": end_a_child,
+    "fork": fork,
+    "fork_stream": fork_stream,
     "hang_in_c": hang_in_c,
     "hoard": hoard,
     "lose": lose,
@@ -303,6 +344,7 @@ HANDLERS = {
     "report_often": report_often,
     "signal_itself": signal_itself,
     "start_subprocess": start_subprocess,
+    "strip": strip,
     "swallow": swallow,
     "swallow_in_loop": swallow_in_loop,
     "talk": talk,

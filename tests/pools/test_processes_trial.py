@@ -44,6 +44,40 @@ class StartsReactor:
         return getattr(reactor, name)
 
 
+class ForkingTests(ProcessSuite, TestCase):
+    """A process that a handler forks is not the worker."""
+
+    came_back = "a process that this handler has forked came back from it"
+
+    async def test_answers_are_the_workers(self) -> None:
+        """The process that comes back from the handler answers nobody, least of all another."""
+        self.start_with()
+        self.assertEqual(await self.content_of(self.submit("fork")), b"worker")
+        held = self.submit("hold")
+        await self.begun(held)
+        self.open_gate("fork")
+        await self.until(lambda: self._said(self.came_back), "the process is ended")
+        self.assertEqual(held.outcomes, [])
+        self.open_gate()
+        self.assertEqual(await self.content_of(held), held.job.head.id.encode())
+        self.assertEqual(self.pool.status().restarts, 0)
+
+    async def test_streams_are_the_workers(self) -> None:
+        """The process that goes on with the stream adds nothing to it."""
+        self.start_with()
+        self.assertEqual(await self.content_of(self.submit("fork_stream")), b"worker")
+        self.assertTrue(self._said(self.came_back))
+        self.assertEqual(self.pool.status().restarts, 0)
+
+    async def test_sigterm_ends_it(self) -> None:
+        """SIGTERM ends a forked process, as code expects that has never heard of workers."""
+        self.start_with()
+        self.assertEqual(await self.content_of(self.submit("end_a_child")), b"-15")
+
+    def _said(self, text: str) -> bool:
+        return any(text in line for line in self.log)
+
+
 class LostWorkerTests(ProcessSuite, TestCase):
     """A worker that ends by itself loses its job, and nothing else."""
 
@@ -220,6 +254,14 @@ class KillTests(ProcessSuite, TestCase):
         sent.job.cancel(Reason.REQUESTED)
         await self.end_of(sent, State.CANCELED, Reason.REQUESTED)
         self.assertEqual(sent.job.rung, Rung.KILLED)
+
+    async def test_closed_descriptors(self) -> None:
+        """A handler that closes what it has not opened loses its worker; the log says why."""
+        self.start_with()
+        self.assertEqual(await self.lost(self.submit("strip")), "exit code 1")
+        self.assertTrue(any("has closed descriptors that it had not opened" in x for x in self.log))
+        self.assertFalse(any("Traceback" in line for line in self.log))
+        self.assertEqual(await self.content_of(self.submit("echo", b"well")), b"well")
 
     async def test_closed_socket(self) -> None:
         """A worker that has closed its socket is of no use any more."""
