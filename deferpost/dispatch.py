@@ -258,7 +258,7 @@ class Dispatcher:
         :returns: how many there were.
         """
         # Those first that wait: none of them is to take the place of one that has run.
-        jobs = sorted(self._jobs.values(), key=lambda job: job.state is not State.QUEUED)
+        jobs = sorted(self._jobs.values(), key=lambda job: job.started is not None)
         for job in jobs:
             job.cancel(reason)
         return len(jobs)

@@ -296,7 +296,8 @@ class IEarlyResource(Interface):
         :param request: the request, without its body; it may be answered now.
         :param length: of the body, in bytes; None where it is chunked.
         :param whole: whether the body has come too: then ``render`` follows at once.
-        :returns: how the body is wanted; None if the request has been answered.
+        :returns: how the body is wanted; None if the request has been answered, or will be
+            without its body, which is dropped: ``render`` is not called.
         """
 
 

@@ -14,9 +14,17 @@ import os
 import struct
 from typing import Any, NoReturn
 
-from deferpost.errors import BodyBroken
+from deferpost.errors import BodyBroken, HTTPError
 
-__all__ = ["PIECE_MOST", "READ_BYTES", "WHOLE", "PipeReader", "broken_frame", "piece_header"]
+__all__ = [
+    "PIECE_MOST",
+    "READ_BYTES",
+    "WHOLE",
+    "PipeReader",
+    "break_reason",
+    "broken_frame",
+    "piece_header",
+]
 
 #: Bytes of a piece; what is longer goes as several.
 PIECE_MOST = 2**31 - 1
@@ -35,6 +43,14 @@ WHOLE = _LENGTH.pack(0)
 
 #: Makes the bytes that go before a piece, of its length: from 1 to :data:`PIECE_MOST`.
 piece_header = _LENGTH.pack
+
+
+def break_reason(error: Exception) -> str:
+    """Why a body broke off, in a sentence for its handler; the status is not for that.
+
+    :param error: what the body broke off with.
+    """
+    return (isinstance(error, HTTPError) and error.detail) or str(error)
 
 
 def broken_frame(reason: str) -> bytes:

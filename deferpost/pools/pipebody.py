@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from deferpost.interfaces import IChunkSink
-from deferpost.pools.bodyframes import PIECE_MOST, WHOLE, broken_frame, piece_header
+from deferpost.pools.bodyframes import PIECE_MOST, WHOLE, break_reason, broken_frame, piece_header
 
 __all__ = ["PIPE_BYTES", "PipeBody"]
 
@@ -78,7 +78,7 @@ class PipeBody:
 
     def fail(self, error: Exception) -> None:
         """See :meth:`deferpost.interfaces.IChunkSink.fail`."""
-        self._end(broken_frame(str(error)))
+        self._end(broken_frame(break_reason(error)))
 
     # IWriteDescriptor, for the reactor.
 

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from deferpost.errors import BodyBroken, Canceled
 from deferpost.interfaces import IChunkSink
-from deferpost.pools.bodyframes import READ_BYTES
+from deferpost.pools.bodyframes import READ_BYTES, break_reason
 
 __all__ = ["UNREAD_BYTES", "UNREAD_PIECES", "ThreadBody"]
 
@@ -81,7 +81,7 @@ class ThreadBody(io.RawIOBase):
     def fail(self, error: Exception) -> None:
         """See :meth:`deferpost.interfaces.IChunkSink.fail`."""
         with self._changed:
-            self._broken = str(error)
+            self._broken = break_reason(error)
             self._pieces.clear()
             self._changed.notify_all()
 

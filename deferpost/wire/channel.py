@@ -418,7 +418,11 @@ class WireChannel(FamiliarChannel, Protocol):
                 wanted = None
                 request.site = self.site
                 request.processingFailed(Failure())
-            if wanted is None:  # it is answered
+            if wanted is None:  # it is answered, or will be
+                if self._request is not None:  # whatever its body says
+                    self._early = None
+                    self._sink = Nowhere()
+                    self._limit = limits.max_body
                 if parser.complete and self._reading is Reading.BODY:
                     self._message_complete()
                 return rest

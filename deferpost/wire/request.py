@@ -66,6 +66,9 @@ class WireRequest(Request):
 
     _ended: Callable[[Failure | None], None] | None = None
 
+    #: What a resource keeps that was asked when the head had come, until the body has.
+    kept: Any = None
+
     def watch(self, ended: Callable[[Failure | None], None]) -> None:
         """Be told once of the end, as by ``notifyFinish``, without a Deferred.
 
@@ -164,7 +167,7 @@ class WireRequest(Request):
 
 
 #: What a request has beside those of the superclass.
-_OURS = frozenset({"fields", "framing", "line", "_corked", "_ended"})
+_OURS = frozenset({"fields", "framing", "kept", "line", "_corked", "_ended"})
 
 
 def _request_headers(request: WireRequest) -> Headers:

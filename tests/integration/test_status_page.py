@@ -201,7 +201,8 @@ class Waiting:
 
     def leave(self) -> None:
         """Go away."""
-        self._connection.socket.shutdown(2)
+        with contextlib.suppress(OSError):  # it has waited for a minute, and is gone
+            self._connection.socket.shutdown(2)
         self._thread.join(SOON)
 
 

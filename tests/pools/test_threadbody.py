@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deferpost.arriving import ArrivingBody
-from deferpost.errors import BodyBroken, BodyTooLarge, Canceled
+from deferpost.errors import BodyBroken, BodyTooLarge, Canceled, HTTPError
 from deferpost.pools.threadbody import UNREAD_PIECES, ThreadBody
 
 #: Seconds after which something that is waited for will not come any more.
@@ -157,6 +157,14 @@ def test_broken(blocked: bool) -> None:
         with pytest.raises(BodyBroken, match="larger than the 2 bytes"):
             read.result(PATIENCE)
     with pytest.raises(BodyBroken):
+        reader.readall()
+
+
+def test_broken_by_what_would_be_answered() -> None:
+    """A handler is told why its body is broken in words, without the status of an answer."""
+    body, reader, _ = way()
+    body.broken(HTTPError(400, "The digest does not match."))
+    with pytest.raises(BodyBroken, match=r"^The digest does not match\.$"):
         reader.readall()
 
 

@@ -214,6 +214,47 @@ def test_an_answer_before_the_body(body: bytes) -> None:
     assert client.transport.over
 
 
+@pytest.mark.parametrize(
+    ("length", "pieces"),
+    [(0, []), (3, [b"abc"]), (3, [b"a", b"bc"]), (3, [b"a"]), (3, [])],
+    ids=["empty", "whole", "two pieces", "a part", "none of it"],
+)
+@pytest.mark.parametrize("leaves", [True, False])
+def test_an_answer_later(length: int, pieces: list[bytes], leaves: bool) -> None:
+    """A request that is answered after its head, in time of its own, is told how it ended.
+
+    Its body is dropped, whether it comes before the answer or not at all.
+    """
+    early = Early(lambda request: None)
+    client = connection(early)
+    client.send(POST + b"Content-Length: %d\r\n\r\n" % length + b"".join(pieces[:1]), *pieces[1:])
+    [request] = early.requests
+    finished: list[str] = []
+    request.notifyFinish().addCallbacks(
+        lambda _: finished.append("written"), lambda _: finished.append("left")
+    )
+    assert (early.bodies, finished) == ([], [])
+    if leaves:
+        client.leave()
+        assert finished == ["left"]
+        assert [type(end) for end in early.ends] == [Failure]
+        return
+    answer(request)
+    assert (finished, early.ends) == (["written"], [None])
+    client.send(b"abc"[len(b"".join(pieces)) : length], GET)
+    assert len(early.requests) == 2
+    assert client.received.count(b"HTTP/1.1 200 OK") == 1
+
+
+def test_a_body_without_an_end_before_a_later_answer() -> None:
+    """A body that nobody wants is dropped, as much of it as a request may have."""
+    early = Early(lambda request: None)
+    client = connection(early, max_body=10)
+    client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n", *[b"5\r\nabcde\r\n"] * 4)
+    answer(early.requests[0])
+    assert client.received.startswith(b"HTTP/1.1 200 OK")
+
+
 def test_too_much_is_dropped() -> None:
     """A client that sends on and on after its last answer is cut off."""
     client = connection(Early(lambda request: answer(request)), linger_bytes=1000)
