@@ -4,7 +4,8 @@
   :class:`BodyBroken`.
 * The author of a handler: :class:`DeclarationError`, :class:`HandlerFailed`.
 * The operator: :class:`ConfigurationError`, :class:`PoolFull`, :class:`PoolBroken`,
-  :class:`ShuttingDown`, :class:`WorkerLost`, :class:`DeadlineExceeded`, :class:`StorageFailed`.
+  :class:`ShuttingDown`, :class:`WorkerLost`, :class:`DeadlineExceeded`, :class:`StorageFailed`,
+  :class:`StoreFailed`.
 
 This module chooses no HTTP status but the one that a handler names itself;
 :mod:`deferpost.web.problems` holds the table.  Nothing here imports Twisted, because workers
@@ -37,6 +38,7 @@ __all__ = [
     "PoolFull",
     "ShuttingDown",
     "StorageFailed",
+    "StoreFailed",
     "WorkerLost",
 ]
 
@@ -149,6 +151,20 @@ class StorageFailed(DeferPostError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class StoreFailed(DeferPostError):
+    """The store of accepted jobs could not do what it was asked for: the operator can act.
+
+    :param reason: what is wrong, for the log and never for the client.
+    :param fatal: whether it will not become better by itself: what is on the disk is damaged, or
+        belongs to another process or a later version.
+    """
+
+    def __init__(self, reason: str, *, fatal: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fatal = fatal
 
 
 class PoolFull(DeferPostError):

@@ -6,12 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 from zope.interface import Attribute, Interface
 
-from deferpost.model import PoolStatus, Reason, WorkerStatus, WorkSource
+from deferpost.model import PoolStatus, Progress, Reason, State, WorkerStatus, WorkSource
+from deferpost.records import (
+    Accepted,
+    HookAttempt,
+    HookState,
+    JobPage,
+    JobRecord,
+    NewJob,
+    Outcome,
+    StoredCall,
+    StoredEvent,
+    StoredResult,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -28,6 +40,7 @@ __all__ = [
     "IForeseeable",
     "IInspectable",
     "IJobObserver",
+    "IJobStore",
     "IPoolPlan",
     "IWorkerPool",
     "PoolContext",
@@ -310,3 +323,135 @@ class IEarlyTree(Interface):
         :param segments: of the path below this resource, as they were sent.
         :returns: a provider of :class:`IEarlyResource`; None if only a whole request tells.
         """
+
+
+class IJobStore(Interface):
+    """Keeps accepted jobs.  :mod:`deferpost.testing` has the behaviour suite of it.
+
+    All methods are called on the reactor thread and never block; their Deferreds fire there.  What
+    has fired is durable: it is there after a loss of power.  An operation that cannot be done
+    because of the disk, or because what is on it is damaged, fails with
+    :class:`deferpost.errors.StoreFailed`, and leaves everything as it was; a later one may succeed.
+    Operations on one job take effect in the order in which they were asked for.
+    """
+
+    def open() -> Deferred[Sequence[JobRecord]]:
+        """Take possession of it; called first, and once.
+
+        :returns: a Deferred of the jobs that have not ended, oldest first.
+        :raises deferpost.errors.StoreFailed: as a failure: another process has it, it is damaged,
+            or it was made by a later version.
+        """
+
+    def accept(job: NewJob, body: BinaryIO) -> Deferred[Accepted]:
+        """Keep a new job with its body; its first event is its state.
+
+        Where there is one already with its id, or with its key in the same scope, nothing is kept,
+        and that one is given.
+
+        :param body: at its beginning; closed in any case, when it is not needed any more.
+        """
+
+    def start(id: str, at: float) -> Deferred[JobRecord | None]:
+        """Note that a run is about to begin: it is counted, and an event tells of it.
+
+        :returns: a Deferred of the record; None if the job has ended or is to end: it must not run.
+        """
+
+    def requeue(id: str) -> Deferred[JobRecord | None]:
+        """Note that a job is to run once more, because its worker was lost; one retry is used up.
+
+        :returns: a Deferred of the record; None if the job has ended or is to end.
+        """
+
+    def cancel(id: str, reason: Reason) -> Deferred[JobRecord | None]:
+        """Note that a job that runs is to end; after a crash it is not run again.
+
+        :returns: a Deferred of the record; None if it has ended, or is not there.
+        """
+
+    def tell(id: str, progress: Progress) -> Deferred[None]:
+        """Note how far a job is, as an event; nothing if it has ended."""
+
+    def write(id: str, data: bytes) -> Deferred[None]:
+        """Append to the body of the result that a job is going to have.  Not an event.
+
+        Where the job starts again, what was written is dropped.
+        """
+
+    def finish(id: str, outcome: Outcome, body: bytes | BinaryIO | None) -> Deferred[JobRecord]:
+        """Note how a job has ended.  Where it had, that stays, and is what is given.
+
+        :param body: of the result: bytes; a file, read from where it stands to its end and then
+            closed; or None for what was written before.
+        """
+
+    def get(id: str) -> Deferred[JobRecord | None]:
+        """A job; None where there is none."""
+
+    def keyed(scope: str, key: str) -> Deferred[JobRecord | None]:
+        """The job with a key; None where there is none."""
+
+    def call(id: str) -> Deferred[StoredCall | None]:
+        """What it takes to run a job; None where it is not there or has ended."""
+
+    def result(id: str) -> Deferred[StoredResult | None]:
+        """The result of a job; None where it is not there or has not ended."""
+
+    def events(id: str, after: int, most: int) -> Deferred[Sequence[StoredEvent]]:
+        """Events of a job, in order.
+
+        :param after: the number of the last one that is not wanted; 0 for all.
+        :param most: how many to give.
+        """
+
+    def page(
+        principal: str | None, states: frozenset[State], before: int | None, most: int
+    ) -> Deferred[JobPage]:
+        """Jobs, newest first.
+
+        :param principal: whose; None for everybody's.
+        :param states: those that are wanted; empty for all.
+        :param before: ``next`` of the page before; None for the first.
+        :param most: how many to give.
+        """
+
+    def delete(id: str) -> Deferred[bool]:
+        """Forget a job that has ended, with all that belongs to it.
+
+        :returns: a Deferred that says whether it was there, and had ended.
+        """
+
+    def clean(now: float, most: int) -> Deferred[int]:
+        """Forget jobs whose time is over, those first that expired first.
+
+        :param most: how many at most.
+        :returns: a Deferred of how many were forgotten.
+        """
+
+    def hooks_due(now: float, most: int) -> Deferred[Sequence[JobRecord]]:
+        """Jobs whose webhook is to be told by now, those first that are due first."""
+
+    def next_hook() -> Deferred[float | None]:
+        """When the next webhook is to be told; None where none is."""
+
+    def hook_tried(
+        id: str, attempt: HookAttempt, state: HookState, due: float | None
+    ) -> Deferred[None]:
+        """Note an attempt to tell a webhook, and what follows.
+
+        :param state: how far it is now.
+        :param due: when to try again; None where it is over.
+        """
+
+    def authentic(id: str) -> bool:
+        """Whether this store has made an id (:meth:`new_id`); so one that is not there has expired.
+
+        Does not look at the disk.
+        """
+
+    def new_id() -> str:
+        """An id that nobody can guess, and that no other job has.  After :meth:`open`."""
+
+    def close() -> Deferred[None]:
+        """End, when all that was asked for is done.  Called last."""

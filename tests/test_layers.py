@@ -37,7 +37,7 @@ ROOT = "deferpost"
 
 #: Every module, or package with all that is in it, by its name below ``deferpost``.
 LAYERS: Mapping[Layer, frozenset[str]] = {
-    Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model"}),
+    Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model", "records"}),
     Layer.RULES: frozenset(
         {"admission", "exchanges", "ids", "jobs", "lifecycle", "tally", "tracing"}
         | {"eventstream", "progress"}

@@ -24,6 +24,7 @@ from deferpost.errors import (
     PoolFull,
     ShuttingDown,
     StorageFailed,
+    StoreFailed,
     WorkerLost,
 )
 from deferpost.model import Quota, Reason
@@ -98,6 +99,7 @@ _TABLE: tuple[tuple[type[DeferPostError], int, str, str | None], ...] = (
     (PoolBroken, 503, "pool_broken", "The workers of this route do not start; try again later."),
     (ShuttingDown, 503, Reason.SHUTDOWN, "The server is stopping; try again later."),
     (StorageFailed, 503, "storage_failed", "The server could not keep the body; try again later."),
+    (StoreFailed, 503, "store_failed", "The server cannot keep jobs now; try again later."),
     (
         WorkerLost,
         502,
