@@ -34,6 +34,7 @@ __all__ = [
     "HTTPError",
     "HandlerFailed",
     "Interrupted",
+    "NotStarted",
     "PoolBroken",
     "PoolFull",
     "ShuttingDown",
@@ -165,6 +166,15 @@ class StoreFailed(DeferPostError):
         super().__init__(reason)
         self.reason = reason
         self.fatal = fatal
+
+
+class NotStarted(DeferPostError):
+    """A worker had the job, but its code was not permitted to begin.
+
+    Nobody outside is told of it: whoever refused knows what becomes of the job.
+
+    :param reason: why, for the log.
+    """
 
 
 class PoolFull(DeferPostError):

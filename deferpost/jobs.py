@@ -44,6 +44,9 @@ class Job(msgspec.Struct, eq=False):
     :param retries: how often it may run again when its worker process was lost.
     :param held: bytes of its body that count against what its pool may hold.
     :param body_bytes: the size of its body; None where it is not known when it is submitted.
+    :param permit: called on the reactor thread with the job when a worker has it, before its code
+        begins, each time that it is to run.  It begins when the Deferred fires; where that fails,
+        the job fails with its error.  None where nobody has to be asked.
 
     :ivar answer: the Deferred that :meth:`IWorkerPool.submit` returned, until it has fired.
     :ivar stop: set by the pool: ``stop(job, reason)`` climbs the cancel ladder.
@@ -66,6 +69,7 @@ class Job(msgspec.Struct, eq=False):
     retries: int = 0
     held: int = 0
     body_bytes: int | None = None
+    permit: Callable[[Job], Deferred[None]] | None = None
     status: int | None = None
     sent_bytes: int | None = None
     worker: str | None = None

@@ -22,6 +22,7 @@ from deferpost.errors import (
     Canceled,
     HandlerFailed,
     HTTPError,
+    NotStarted,
     PoolFull,
     ShuttingDown,
 )
@@ -218,6 +219,9 @@ class RunningReactorPool:
         ended.addBoth(self._ended, job)
 
     async def _run(self, job: Job) -> Answer:
+        if job.permit is not None:
+            await job.permit(job)
+            job.started = self._now()
         result = await self._source.coroutine(job.head, job.body, job)
         if isinstance(result, (bytes, NoneType)) or (
             isinstance(result, str) and len(result) <= _TEXT_MOST
@@ -297,7 +301,7 @@ def _is_sendable(answer: Answer) -> bool:
 def _translated(failure: Failure) -> BaseException:
     """The error of a coroutine, as one of ours."""
     error = failure.value
-    if isinstance(error, (HTTPError, HandlerFailed, Canceled)):
+    if isinstance(error, (HTTPError, HandlerFailed, Canceled, NotStarted)):
         return error
     if isinstance(error, CancelledError):
         return Canceled()

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
+from twisted.python.failure import Failure
+
 from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError
 from deferpost.jobs import Job
 from deferpost.model import Answer, Reason, Work, WorkerStatus
@@ -154,6 +157,11 @@ class Slot:
         bed.acquire()
         take, now, post = shared.waiting.take, shared.now, shared.outbox.post
         while (job := take(bed)) is not None:
+            refused = None if job.permit is None else self._refusal(job)
+            if refused is not None:
+                post(job, refused)
+                del job, refused
+                continue
             started = now()
             if job.start_by is not None:
                 late = limit_reached(job, started)
@@ -173,6 +181,26 @@ class Slot:
             self._done += 1
             post(job, outcome)
             del job, outcome  # nothing of the last client stays while this waits for the next
+
+    def _refusal(self, job: Job) -> BaseException | None:
+        """Wait until the job may begin; gives why it may not."""
+        refused: list[BaseException] = []
+        gate = threading.Lock()
+        gate.acquire()
+
+        def ask() -> None:
+            permit = job.permit
+            assert permit is not None
+            maybeDeferred(permit, job).addBoth(answered)
+
+        def answered(result: object) -> None:
+            if isinstance(result, Failure):
+                refused.append(result.value)  # type: ignore[arg-type]  # it has one
+            gate.release()
+
+        self._shared.call_from_thread(ask)
+        gate.acquire()
+        return refused[0] if refused else None
 
     def _run_job(self, job: Job, work: Work) -> Answer | StreamEnd | BaseException:
         """Run one job to its end, its stream included."""

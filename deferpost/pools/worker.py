@@ -210,6 +210,22 @@ class Worker:
         job.worker = self.name
         job.started = now
         job.happened(Event.START)
+        if job.permit is None:
+            self._begin(job)
+        else:
+            job.permit(job).addCallbacks(
+                lambda _: self._permitted(job),
+                # In a turn of its own, as below.
+                lambda failure: self._reactor.callLater(0, self._not_sent, job, failure.value),
+            )
+
+    def _permitted(self, job: Job) -> None:
+        """Begin with its job, unless that was stopped, or the process lost, while it waited."""
+        if self.job is job and self.stage is Stage.BUSY and job.state is State.RUNNING:
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        """Send its job."""
         body = job.body
         transport = self._protocol.transport
         if type(body) is io.BytesIO:
@@ -251,7 +267,7 @@ class Worker:
         transport.write(encode_frame(Run(job.head, None, True)))
         arriving.begin()
 
-    def _not_sent(self, job: Job, error: StorageFailed) -> None:
+    def _not_sent(self, job: Job, error: Exception) -> None:
         if self.job is job:
             self._ended(job, error)
 

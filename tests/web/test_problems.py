@@ -24,10 +24,12 @@ from deferpost.errors import (
     HandlerFailed,
     HTTPError,
     Interrupted,
+    NotStarted,
     PoolBroken,
     PoolFull,
     ShuttingDown,
     StorageFailed,
+    StoreFailed,
     WorkerLost,
 )
 from deferpost.model import Quota, Reason
@@ -51,6 +53,8 @@ ERRORS: list[tuple[BaseException, int, str | None]] = [
     (PoolBroken(SECRET, 7), 503, "pool_broken"),
     (ShuttingDown(SECRET), 503, "shutdown"),
     (StorageFailed(SECRET), 503, "storage_failed"),
+    (StoreFailed(SECRET), 503, "store_failed"),
+    (NotStarted(SECRET), 500, "error"),
     (WorkerLost(SECRET), 502, "worker_lost"),
     (DeadlineExceeded(2.0), 504, "deadline_run"),
     (DeadlineExceeded(2.0, Reason.DEADLINE_QUEUE), 504, "deadline_queue"),
