@@ -193,6 +193,67 @@ class Dispatcher:
             self._jobs[key] = job
         return job, answer
 
+    def submit_kept(
+        self,
+        pool: str,
+        head: CallHead,
+        body: BinaryIO,
+        *,
+        created: float,
+        start_by: float | None,
+        urgency: int,
+        retries: int,
+        permit: Callable[[Job], Deferred[None]],
+        on_end: Callable[[Job], None],
+    ) -> tuple[Job, Deferred[Answer]]:
+        """Give a call to a pool that was accepted before, and is kept elsewhere.
+
+        Its body holds nothing here, and it does not count against its client: that was done when
+        it was accepted.
+
+        :param permit: see :class:`deferpost.jobs.Job`.
+        :param on_end: called with the job when its code has ended.
+        :returns: as :meth:`submit`.
+        :raises deferpost.errors.PoolFull: there is no place now.
+        :raises deferpost.errors.PoolBroken: the pool cannot run anything now.
+        :raises deferpost.errors.ShuttingDown: nothing is accepted any more.
+        """
+        entrance = self._entrances[pool]
+        books = entrance.books
+        if self._closed:
+            raise ShuttingDown("the service is stopping")
+        if not books.is_open(0):
+            raise PoolFull(pool, self._retry_after(entrance))
+
+        def ended(job: Job) -> None:
+            self._ended(books, job, counts=False)
+            on_end(job)
+
+        job = Job(next(self._keys), head, body, created, ended, start_by, urgency, retries)
+        job.permit = permit
+        books.enter(0)
+        try:
+            answer = entrance.submit(job)
+        except Exception as error:
+            books.leave(0, 0.0, ran=False)
+            if type(error) is PoolFull:
+                raise PoolFull(pool, self._retry_after(entrance)) from None
+            raise
+        if job.ended is None:
+            self._jobs[job.key] = job
+        return job, answer
+
+    def wait_of(self, pool: str, position: int) -> float | None:
+        """Seconds until a job is likely to start.
+
+        :param pool: the name of its pool.
+        :param position: its place among those that wait, from 1.
+        :returns: None where nothing was measured yet, or there is no such pool.
+        """
+        entrance = self._entrances.get(pool)
+        interval = None if entrance is None else entrance.books.interval(self._now())
+        return None if interval is None else position * interval
+
     def quota_of(self, head: CallHead) -> Quota | None:
         """How many more calls the client of this one may have under way; None for no bound."""
         if self._clients is None:
@@ -263,12 +324,12 @@ class Dispatcher:
             job.cancel(reason)
         return len(jobs)
 
-    def _ended(self, books: PoolBooks, job: Job) -> None:
+    def _ended(self, books: PoolBooks, job: Job, counts: bool = True) -> None:
         self._jobs.pop(job.key, None)
         started, ended = job.started, job.ended
         assert ended is not None
         books.leave(job.held, ended, ran=started is not None)
-        if self._clients is not None:
+        if counts and self._clients is not None:
             self._clients.leave(client_of(job.head))
         if self._observer is not None and job.status is not None:
             self._done(job)

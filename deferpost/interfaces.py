@@ -444,6 +444,9 @@ class IJobStore(Interface):
         :param due: when to try again; None where it is over.
         """
 
+    def probe() -> Deferred[None]:
+        """Try whether it can write, without changing anything that it keeps."""
+
     def authentic(id: str) -> bool:
         """Whether this store has made an id (:meth:`new_id`); so one that is not there has expired.
 

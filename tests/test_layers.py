@@ -39,7 +39,7 @@ ROOT = "deferpost"
 LAYERS: Mapping[Layer, frozenset[str]] = {
     Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model", "records"}),
     Layer.RULES: frozenset(
-        {"admission", "exchanges", "ids", "jobs", "lifecycle", "tally", "tracing"}
+        {"admission", "backlog", "exchanges", "ids", "jobs", "lifecycle", "tally", "tracing"}
         | {"eventstream", "progress"}
         | {"credentials", "digests", "replays", "signatures", "structured"}
         | {"recycling"}
@@ -48,7 +48,7 @@ LAYERS: Mapping[Layer, frozenset[str]] = {
     Layer.MECHANISMS: frozenset(
         {"arriving", "bodies", "handlers", "joblog", "jsonlog", "metrics", "pools", "store", "wire"}
     ),
-    Layer.COORDINATION: frozenset({"dispatch"}),
+    Layer.COORDINATION: frozenset({"dispatch", "keeping", "recording"}),
     Layer.EDGES: frozenset({"web"}),
     Layer.ASSEMBLY: frozenset(
         {ROOT, "app", "loading", "mount", "service", "tap"}
@@ -61,7 +61,7 @@ LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 
 #: Inside these, modules may import each other, as long as loading them never goes in a circle:
 #: what a function imports when it is called (as ``App.resource`` does) closes none.
-ACYCLIC = {Layer.VOCABULARY, Layer.RULES, Layer.EDGES, Layer.ASSEMBLY}
+ACYCLIC = {Layer.VOCABULARY, Layer.RULES, Layer.COORDINATION, Layer.EDGES, Layer.ASSEMBLY}
 
 #: The one importer that may reach across mechanisms, and what it reaches for.
 ACROSS = {("deferpost.pools.child", "handlers")}

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.defer import maybeDeferred
 from twisted.python.failure import Failure
 
-from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError
+from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError, NotStarted
 from deferpost.jobs import Job
 from deferpost.model import Answer, Reason, Work, WorkerStatus
 from deferpost.pools.deadlines import limit_reached
@@ -200,6 +200,8 @@ class Slot:
 
         self._shared.call_from_thread(ask)
         gate.acquire()
+        if job.canceled and not refused:
+            return NotStarted("it was canceled before its code began")
         return refused[0] if refused else None
 
     def _run_job(self, job: Job, work: Work) -> Answer | StreamEnd | BaseException:
