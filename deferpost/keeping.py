@@ -233,9 +233,7 @@ class Keeper:
         """See to a job that ran when the process before this one ended."""
         if record.state is State.CANCELING:
             reason = record.reason or Reason.REQUESTED
-            await self._end(
-                kept, self._stopped_outcome(kept, reason, record.rung, CancelledError())
-            )
+            await self._end(kept, self._stopped_outcome(kept, reason, record.rung))
         elif record.retries > 0 and await self._store.requeue(record.id) is not None:
             _log.warn(
                 "[{job}] {route}: the daemon ended while it ran; it runs again",
@@ -361,7 +359,8 @@ class Keeper:
         progress = None if job is None else job.progress
         if progress is None or record.state in ENDED:
             return record
-        return _replaced(record, progress=progress)
+        live: JobRecord = _replaced(record, progress=progress)
+        return live
 
     async def ended(self, id: str, seconds: float) -> JobRecord | None:
         """Wait until a job has ended, or the time is up.
@@ -458,9 +457,8 @@ class Keeper:
         lane = kept.lane
         before = lane.backlog.position(id, kept.urgency)
         position = lane.ahead + before if before is not None else max(1, lane.ahead)
-        seconds = (
-            None if self._dispatcher is None else self._dispatcher.wait_of(lane.name, position)
-        )
+        dispatcher = self._dispatcher
+        seconds = None if dispatcher is None else dispatcher.wait_of(lane.name, position)
         return position, None if seconds is None else self._wall() + seconds
 
     def retry_after(self, id: str) -> int:
@@ -523,7 +521,7 @@ class Keeper:
         lane = kept.lane
         if lane is not None and lane.backlog.remove(kept.id, kept.urgency):
             kept.lane = None
-            await self._end(kept, self._stopped_outcome(kept, reason, Rung.REMOVED, None))
+            await self._end(kept, self._stopped_outcome(kept, reason, Rung.REMOVED))
             return
         if kept.began:
             try:
@@ -605,7 +603,7 @@ class Keeper:
             if call is not None:
                 call.body.close()
                 assert kept.stopped is not None
-                await self._end(kept, self._stopped_outcome(kept, kept.stopped, Rung.REMOVED, None))
+                await self._end(kept, self._stopped_outcome(kept, kept.stopped, Rung.REMOVED))
             return
         run = _Run(kept, lane)
         ahead = self._now() - self._wall()  # of the clock that outlives a process
@@ -780,14 +778,12 @@ class Keeper:
             problem=response.body,
         )
 
-    def _stopped_outcome(
-        self, kept: Kept, reason: Reason, rung: Rung | None, error: BaseException | None
-    ) -> Outcome:
-        state = State.EXPIRED if reason in DEADLINES else State.CANCELED
-        if error is None:
-            error = CancelledError()
-            if reason in DEADLINES:
-                error = DeadlineExceeded(self._wall() - kept.created, reason)
+    def _stopped_outcome(self, kept: Kept, reason: Reason, rung: Rung | None) -> Outcome:
+        state = State.CANCELED
+        error: BaseException = CancelledError()
+        if reason in DEADLINES:
+            state = State.EXPIRED
+            error = DeadlineExceeded(round(self._wall() - kept.created, 3), reason)
         return self._outcome_of(kept, state, reason, error, rung)
 
     def _gone_outcome(self, kept: Kept) -> Outcome:
@@ -825,7 +821,7 @@ class Keeper:
                 kept = self._kept[waiting.id]
                 kept.lane = None
                 kept.stopped = Reason.DEADLINE_QUEUE
-                outcome = self._stopped_outcome(kept, Reason.DEADLINE_QUEUE, Rung.REMOVED, None)
+                outcome = self._stopped_outcome(kept, Reason.DEADLINE_QUEUE, Rung.REMOVED)
                 self._spawn(self._end(kept, outcome), kept)
         self._look_at_deadlines()
 
