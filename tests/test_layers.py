@@ -40,7 +40,7 @@ LAYERS: Mapping[Layer, frozenset[str]] = {
     Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model", "records"}),
     Layer.RULES: frozenset(
         {"admission", "exchanges", "ids", "jobs", "lifecycle", "tally", "tracing"}
-        | {"eventstream", "progress"}
+        | {"eventstream", "idempotency", "prefer", "progress"}
         | {"credentials", "digests", "replays", "signatures", "structured"}
         | {"recycling"}
         | {"defaults", "keys", "settings", "sources", "tomlplaces", "units"}
