@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from deferpost.errors import DeclarationError
 from deferpost.handlers.declared import calls_for_reactor, display_name, require_handler
 from deferpost.handlers.named import reference
-from deferpost.model import OnDisconnect, Route
+from deferpost.model import Delivery, OnDisconnect, Route
 from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool
 from deferpost.units import parse_duration, parse_size
 
@@ -70,6 +70,11 @@ class App:
         total_timeout: str | float | None = None,
         interrupt: bool = False,
         retries: int = 0,
+        delivery: str = "allow",
+        fallback: str | float | None = None,
+        result_ttl: str | float | None = None,
+        require_key: bool = False,
+        coalesce: bool = False,
     ) -> Callable[[H], H]:
         """Declare the handler of a path, as a decorator; the handler itself stays as it is.
 
@@ -96,7 +101,18 @@ class App:
             handler that goes on after it was told to stop.  It can hit any line of Python, and
             does not interrupt calls into C.
         :param retries: for processes: how often a call is run again whose worker process was
-            lost.  What the handler raises is an answer, and is not tried again.
+            lost.  What the handler raises is an answer, and is not tried again.  A kept job is
+            also run again that ran when the daemon ended.
+        :param delivery: how calls may be answered where jobs are kept (``--store``): ``"sync"``
+            on their connection only; ``"allow"`` by 202 where the client prefers that; or
+            ``"async"``, always by 202.
+        :param fallback: how long a client waits on its connection at most, until it is answered
+            by 202: seconds, or text.  If not given, for as long as the call takes.
+        :param result_ttl: how long a kept job and its result are there when it has ended:
+            seconds, or text.  If not given, as the daemon is configured.
+        :param require_key: whether each call has to have an ``Idempotency-Key``.
+        :param coalesce: whether a call waits for another one that is under way and the same, in
+            place of running too.  It is canceled when the last client that waits has left.
         :raises deferpost.errors.DeclarationError: something of it cannot work.
         """
 
@@ -122,6 +138,11 @@ class App:
                 stream=stream,
                 interrupt=interrupt,
                 retries=retries,
+                delivery=delivery,
+                fallback=fallback,
+                result_ttl=result_ttl,
+                require_key=require_key,
+                coalesce=coalesce,
             )
             plan = self._pools.get(route.pool, DEFAULT_PLANS.get(route.pool))
             if plan is not None:
@@ -162,6 +183,11 @@ def declare(
     stream: bool = False,
     interrupt: bool = False,
     retries: int = 0,
+    delivery: str = "allow",
+    fallback: str | float | None = None,
+    result_ttl: str | float | None = None,
+    require_key: bool = False,
+    coalesce: bool = False,
 ) -> Route:
     """Make a route of what a user declared; see :meth:`App.post`.
 
@@ -196,6 +222,17 @@ def declare(
             f"route {path}: retries={retries} is not for stream=True: a body that was read while "
             "it arrived is not there a second time"
         )
+    try:
+        delivered = Delivery(delivery)
+    except ValueError:
+        raise DeclarationError(
+            f"route {path}: delivery is 'sync', 'allow' or 'async', not {delivery!r}"
+        ) from None
+    if fallback is not None and delivered is not Delivery.ALLOW:
+        raise DeclarationError(
+            f"route {path}: fallback={fallback!r} is not for delivery={delivery!r}, which leaves "
+            "nothing to fall back to; leave one of them out"
+        )
     if pool is None:
         pool = "reactor" if calls_for_reactor(handler) else "thread"
     return Route(
@@ -210,6 +247,11 @@ def declare(
         stream=bool(stream),
         interrupt=bool(interrupt),
         retries=retries,
+        delivery=delivered,
+        fallback=_duration(path, "fallback", fallback),
+        result_ttl=_duration(path, "result_ttl", result_ttl),
+        require_key=bool(require_key),
+        coalesce=bool(coalesce),
     )
 
 

@@ -113,6 +113,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param drain_delay: seconds for which calls are still accepted after it was told to stop.
     :param reload_timeout: seconds for the app to be imported, and again for its workers to be
         set up, at a reload.
+    :param store: the directory in which accepted jobs are kept; ``None`` to keep none, so that
+        every call is answered on its connection.
+    :param result_ttl: seconds that a kept job is there when it has ended, for routes that set
+        none.
+    :param max_kept: how many kept jobs there may be that have not ended.
+    :param idempotency_grace: seconds that a client who left has to come back with its key.
+    :param public_url: where clients find the daemon, for the links in documents of jobs; ``None``
+        to go by what each request says.
+    :param webhook_hosts: the hosts that may be told of the end of jobs; none if empty.
+    :param webhook_secrets: the file of the secrets with which that is signed.
+    :param webhook_private: whether they may be at addresses that are private.
     :param access_log: whether each request is logged.
     :param metrics: whether ``/metrics`` shows figures for Prometheus.
     :param log_format: ``"text"`` for lines as twistd writes them; ``"json"`` for a JSON document
@@ -158,6 +169,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_jobs_per_client: int = 0
     drain_delay: float = 0.0
     reload_timeout: float = 120.0
+    store: str | None = None
+    result_ttl: float = 86_400.0
+    max_kept: int = 100_000
+    idempotency_grace: float = 60.0
+    public_url: str | None = None
+    webhook_hosts: tuple[str, ...] = ()
+    webhook_secrets: str | None = None
+    webhook_private: bool = False
     access_log: bool = True
     metrics: bool = True
     log_format: LogFormat = "text"

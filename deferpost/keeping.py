@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from deferpost.backlog import Backlog, Waiting
 from deferpost.dispatch import Dispatcher
@@ -108,6 +109,7 @@ class Kept:
         "promised",
         "request_id",
         "route",
+        "same",
         "start_by",
         "stopped",
         "told",
@@ -128,6 +130,7 @@ class Kept:
         self.ending = False
         self.attached = 0
         self.promised = promised
+        self.same: tuple[str, bytes] | None = None  # by which others that are the same find it
         self.told: Any = None  # of its progress, what was told last
         self.grace: Any = None  # the timer of a client that has left
 
@@ -162,6 +165,7 @@ class Keeper:
     :param store: where (:class:`deferpost.interfaces.IJobStore`), not opened.
     :param reactor: the reactor (:class:`IReactorTime`).
     :param explain: makes a response of an error.
+    :param report: logs the error of a job where others than its client can act.
     :param now: the monotonic clock, in seconds.
     :param wall: seconds since the epoch.
     :param max_kept: how many jobs may be here that have not ended.
@@ -174,6 +178,7 @@ class Keeper:
         store: Any,
         reactor: Any,
         explain: Explain,
+        report: Callable[[BaseException, Job], None],
         *,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -184,6 +189,7 @@ class Keeper:
         self._store = store
         self._reactor = reactor
         self._explain = explain
+        self._report = report
         self._now = now
         self._wall = wall
         self._max_kept = max_kept
@@ -196,6 +202,8 @@ class Keeper:
         self._lanes: dict[str, _Lane] = {}
         self._running: dict[str, Kept] = {}
         self._waiters: dict[str, list[Deferred[JobRecord | None]]] = {}
+        self._impatient: dict[Deferred[JobRecord | None], str] = {}
+        self._same: dict[tuple[str, bytes], Deferred[Accepted]] = {}
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._ailing = False
         self._feeding = True
@@ -277,9 +285,10 @@ class Keeper:
     def stop_feeding(self) -> None:
         """Give nothing more to the pools: what waits is run by the process after this one."""
         self._feeding = False
-        for name in list(self._timers):
-            if name == "deadlines":
-                self._stop_timer(name)
+        if "deadlines" in self._timers:
+            self._stop_timer("deadlines")
+        for waiter, id in list(self._impatient.items()):
+            self._tired(id, waiter)
 
     async def close(self) -> None:
         """End, when what has ended is recorded; the pools are stopped before."""
@@ -345,6 +354,40 @@ class Keeper:
             self._wait(kept, accepted.record.pool)
         return accepted
 
+    async def accept_one_of(self, same: tuple[str, bytes], new: NewJob, body: BinaryIO) -> Accepted:
+        """Keep a job, unless one that is the same is under way.
+
+        :param same: what makes it the same: whose it is, and its fingerprint.
+        :param new: the job.
+        :param body: its body, which is closed in any case.
+        :returns: as :meth:`accept`.
+        """
+        under_way = self._same.get(same)
+        if under_way is None:
+            accepting: Deferred[Accepted] = Deferred()
+            self._same[same] = accepting
+            try:
+                accepted = await self.accept(new, body)
+            except BaseException:
+                del self._same[same]
+                accepting.errback()
+                accepting.addErrback(lambda _: None)  # those that wait have been told
+                raise
+            kept = self._kept.get(accepted.record.id)
+            if kept is None:
+                del self._same[same]
+            else:
+                kept.same = same
+            accepting.callback(accepted)
+            return accepted
+        body.close()
+        first = await _another(under_way)
+        kept = self._kept.get(first.record.id)
+        record = first.record if kept is not None else await self.get(first.record.id)
+        if record is None:
+            raise StoreFailed("the job that was the same is not there any more")
+        return Accepted(record, is_new=False)
+
     # What clients ask.
 
     async def get(self, id: str) -> JobRecord | None:
@@ -362,21 +405,27 @@ class Keeper:
         live: JobRecord = _replaced(record, progress=progress)
         return live
 
-    async def ended(self, id: str, seconds: float) -> JobRecord | None:
+    async def ended(self, id: str, seconds: float | None) -> JobRecord | None:
         """Wait until a job has ended, or the time is up.
 
-        :param seconds: how long at most.
+        :param seconds: how long at most; it is less where no jobs are given to pools any more.
+            None for as long as it takes.
         :returns: the job as it is then; None where there is none.
+        :raises deferpost.errors.ShuttingDown: it was not over when all of this was.
         """
         kept = self._kept.get(id)
-        if kept is not None and seconds > 0:
+        patient = seconds is None
+        if kept is not None and (patient or (seconds > 0 and self._feeding)):  # type: ignore[operator]  # it is a number
             waiter: Deferred[JobRecord | None] = Deferred()
             self._waiters.setdefault(id, []).append(waiter)
-            timer = self._reactor.callLater(seconds, self._tired, id, waiter)
+            timer = None
+            if not patient:
+                self._impatient[waiter] = id
+                timer = self._reactor.callLater(seconds, self._tired, id, waiter)
             try:
                 record = await waiter
             finally:
-                if timer.active():
+                if timer is not None and timer.active():
                     timer.cancel()
                 self._forget_waiter(id, waiter)
             if record is not None:
@@ -388,6 +437,7 @@ class Keeper:
         waiter.callback(None)
 
     def _forget_waiter(self, id: str, waiter: Deferred[JobRecord | None]) -> None:
+        self._impatient.pop(waiter, None)
         waiters = self._waiters.get(id)
         if waiters is not None and waiter in waiters:
             waiters.remove(waiter)
@@ -703,6 +753,7 @@ class Keeper:
                 error = CancelledError()
             if state is State.SUCCEEDED:  # but could not be recorded
                 state = State.FAILED
+            self._report(error, job)
             reason = job.reason or Reason.ERROR
             await self._end(kept, self._outcome_of(kept, state, reason, error, job.rung), b"", job)
 
@@ -719,6 +770,8 @@ class Keeper:
     ) -> None:
         """Record how a job has ended; it is tried until the store can."""
         kept.ending = True
+        if kept.same is not None:
+            self._same.pop(kept.same, None)
         if kept.grace is not None:
             kept.grace.cancel()
             kept.grace = None
@@ -928,6 +981,18 @@ def _replaced(value: Any, **changes: Any) -> Any:
     """A frozen value with some of its fields changed."""
     fields = {name: getattr(value, name) for name in value.__struct_fields__}
     return type(value)(**{**fields, **changes})
+
+
+def _another(deferred: Deferred[Accepted]) -> Deferred[Accepted]:
+    """A Deferred of its own that fires as another does, which stays as it is."""
+    another: Deferred[Accepted] = Deferred()
+
+    def fired(result: Any) -> Any:
+        (another.errback if isinstance(result, Failure) else another.callback)(result)
+        return result
+
+    deferred.addBoth(fired)
+    return another
 
 
 def _content_type(headers: tuple[tuple[bytes, bytes], ...]) -> str | None:

@@ -209,6 +209,23 @@ def _read_endpoints(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _read_words(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(value)
+    words = tuple(item.strip() for item in value if item.strip())
+    if any(" " in word or "/" in word for word in words):
+        raise ValueError(value)
+    return words
+
+
+def _read_url(value: object) -> str | None:
+    if not isinstance(value, str):
+        raise ValueError(value)
+    if value and not re.fullmatch(r"https?://[A-Za-z0-9.\-:\[\]]+(?:/[!-~]*)?", value):
+        raise ValueError(value)
+    return value.rstrip("/") or None
+
+
 class Key(msgspec.Struct, frozen=True):
     """One key: a row of the table.
 
@@ -314,6 +331,60 @@ TOPICS: dict[str, tuple[Key, ...]] = {
             "max_jobs_per_client",
             "Most calls that one client may have under way; 0 for no bound.",
             _count(0, 1_000_000),
+        ),
+    ),
+    "Kept jobs": (
+        Key(
+            "store",
+            "Directory in which accepted jobs are kept; none to answer every call at once.",
+            Shape(
+                expected='the path of a directory, or "" for none',
+                metavar="PATH",
+                read=_read_path,
+                write=lambda path: path or "",
+            ),
+        ),
+        Key(
+            "result_ttl",
+            "How long a kept job is there when it has ended, for routes that set none.",
+            _duration(0, 365 * _DAY, open_start=True, such_as='"24h" or "30m"'),
+        ),
+        Key("max_kept", "Most kept jobs that have not ended.", _count(1, 10_000_000)),
+        Key(
+            "idempotency_grace",
+            "How long a client who left has to come back with its Idempotency-Key.",
+            _duration(0, _DAY),
+        ),
+        Key(
+            "public_url",
+            "Where clients find the daemon, for links; none to go by each request.",
+            Shape(
+                expected='a URL such as "https://jobs.example.com", or "" for none',
+                metavar="URL",
+                read=_read_url,
+                write=lambda url: url or "",
+            ),
+        ),
+        Key(
+            "webhook_hosts",
+            "Host that may be told of the end of jobs; may be given several times.",
+            Shape(
+                expected='a list of hosts, such as ["hooks.example.com", "*.example.org"]',
+                metavar="HOST",
+                read=_read_words,
+                write=list,
+                repeated=True,
+            ),
+        ),
+        Key(
+            "webhook_secrets",
+            "File of the secrets with which that is signed.",
+            _FILE,
+        ),
+        Key(
+            "webhook_private",
+            "Whether such a host may be at a private address.",
+            _YES_OR_NO,
         ),
     ),
     "Looking in": (

@@ -16,6 +16,7 @@ __all__ = [
     "Answer",
     "CallHead",
     "Control",
+    "Delivery",
     "HandlerRef",
     "Headers",
     "OnDisconnect",
@@ -75,6 +76,14 @@ class OnDisconnect(enum.StrEnum):
 
     CANCEL = "cancel"
     FINISH = "finish"
+
+
+class Delivery(enum.StrEnum):
+    """How the calls of a route may be answered, where jobs are kept."""
+
+    SYNC = "sync"  #: on the connection of the call
+    ALLOW = "allow"  #: so, or by 202 where the client prefers that
+    ASYNC = "async"  #: by 202
 
 
 class Headers(Mapping[str, str]):
@@ -319,6 +328,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     :ivar interrupt: whether a handler in a thread that goes on after it was told to stop gets
         :exc:`deferpost.Interrupted` raised in it.
     :ivar retries: how often a call is run again whose worker process was lost.
+    :ivar delivery: how its calls may be answered.
+    :ivar fallback: seconds after which a call that has no answer yet is answered by 202; None for
+        as long as it takes.
+    :ivar result_ttl: seconds that a kept job is kept when it has ended; None takes the configured
+        default.
+    :ivar require_key: whether a call has to have an ``Idempotency-Key``.
+    :ivar coalesce: whether calls that are the same run once while one of them is under way.
     """
 
     path: str
@@ -332,6 +348,21 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int | None = None
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     stream: bool = False
+    delivery: Delivery = Delivery.ALLOW
+    fallback: float | None = None
+    result_ttl: float | None = None
+    require_key: bool = False
+    coalesce: bool = False
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether its calls cannot be served where no jobs are kept."""
+        return (
+            self.delivery is Delivery.ASYNC
+            or self.fallback is not None
+            or self.require_key
+            or self.coalesce
+        )
 
 
 class Quota(msgspec.Struct, frozen=True):

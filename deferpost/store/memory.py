@@ -242,6 +242,10 @@ class MemoryStore:
             self._delete(id)
         return len(over[:most])
 
+    def probe(self) -> Deferred[None]:
+        """See :meth:`deferpost.interfaces.IJobStore.probe`."""
+        return self._tell(lambda: None)
+
     # What is asked about jobs.
 
     def get(self, id: str) -> Deferred[JobRecord | None]:

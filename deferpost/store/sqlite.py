@@ -65,6 +65,7 @@ _finish = _each(changing.finish)
 _delete = _each(changing.delete)
 _clean = _each(changing.clean)
 _hook_tried = _each(changing.hook_tried)
+_probe = _each(changing.probe)
 
 
 @implementer(IJobStore)
@@ -276,6 +277,10 @@ class SQLiteStore:
             if done < batch:
                 break
         return total
+
+    def probe(self) -> Deferred[None]:
+        """See :meth:`deferpost.interfaces.IJobStore.probe`."""
+        return self._errands.write(None, _probe, ())
 
     # What is asked about jobs.
 

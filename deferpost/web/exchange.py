@@ -37,14 +37,14 @@ class OpenExchanges:
     """The exchanges that have not ended, so that a service that stops can wait for them."""
 
     def __init__(self) -> None:
-        self._open: set[Exchange] = set()
+        self._open: set[Any] = set()
         self._waiting: list[Deferred[None]] = []
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, exchange: Any) -> None:
         """It has begun."""
         self._open.add(exchange)
 
-    def discard(self, exchange: Exchange) -> None:
+    def discard(self, exchange: Any) -> None:
         """It has ended."""
         self._open.discard(exchange)
         if not self._open and self._waiting:

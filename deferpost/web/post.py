@@ -20,10 +20,13 @@ from deferpost.dispatch import Dispatcher
 from deferpost.errors import BodyTooLarge, DeferPostError, StorageFailed
 from deferpost.interfaces import BodyWanted, IEarlyResource
 from deferpost.model import Answer, CallHead, Route
+from deferpost.records import NewJob
 from deferpost.web.asked import USUAL, Terms, asked_of, terms_of
 from deferpost.web.checked import CheckedBody, CheckedUpload, check_kept
+from deferpost.web.delivery import PLAIN, Manner, manner_of
 from deferpost.web.events import Beat, EventExchange, wanted_format
 from deferpost.web.exchange import Exchange, OpenExchanges
+from deferpost.web.kept import Keeping, KeptExchange
 from deferpost.web.problems import method_not_allowed, problem_of, quota_fields
 from deferpost.web.respond import request_id, respond, respond_problem, set_common
 
@@ -54,6 +57,7 @@ class PostContext:
     :ivar most_urgent: the least number that a client gets which asks to be more urgent than usual.
     :ivar tells_quota: whether replies say how many more calls their client may have under way.
     :ivar beat: the timer of exchanges with events; None to answer without events.
+    :ivar keeping: what keeps jobs; None where none are kept.
     """
 
     dispatcher: Callable[[], Dispatcher]
@@ -68,6 +72,7 @@ class PostContext:
     most_urgent: int = 0
     tells_quota: bool = False
     beat: Beat | None = None
+    keeping: Keeping | None = None
 
 
 @implementer(IEarlyResource)
@@ -113,13 +118,17 @@ class PostResource(Resource):
             if length is not None and length > self._max_body:
                 raise BodyTooLarge(self._max_body)
             digest = None if context.gate is None else self._pass_gate(request, id).digest
+            is_kept = self._manner(request).is_kept
             if whole:
                 return self._wanted
-            if self._route.stream:
+            if is_kept:
+                context.keeping.keeper.check()  # type: ignore[union-attr]  # else nothing is kept
+            elif self._route.stream:
                 body = ArrivingBody() if digest is None else CheckedBody(digest)
                 self._run(request, id, body)
                 return BodyWanted(self._max_body, body)
-            self._reserve(request, id, self._max_body if length is None else length)
+            else:
+                self._reserve(request, id, self._max_body if length is None else length)
             if digest is None:
                 return self._wanted
             take, refuse = partial(self._take, request, id), partial(self._refuse, request, id)
@@ -174,6 +183,56 @@ class PostResource(Resource):
             admitted = Admitted.of(gate(self._head(request, id)))
             request.deferpost_admitted = admitted
         return admitted
+
+    def _manner(self, request: Any) -> Manner:
+        """In which manner the call of a request is answered; decided once."""
+        keeping = self._context.keeping
+        if keeping is None:
+            return PLAIN
+        manner: Manner | None = getattr(request, "deferpost_manner", None)
+        if manner is None:
+            manner = manner_of(request, self._route, keeping.check_hook)
+            request.deferpost_manner = manner
+        return manner
+
+    def _keep(self, request: Any, id: str, body: BinaryIO, manner: Manner) -> None:
+        """Have the call kept, and see to its answer."""
+        keeping, route = self._context.keeping, self._route
+        assert keeping is not None
+        try:
+            size = body_size(body)
+            terms = self._terms(request)
+            head = self._head(request, id)
+            if self._context.gate is not None:
+                head = self._pass_gate(request, id).shown(head)
+            keeping.keeper.check()
+        except BaseException:
+            body.close()
+            raise
+        to_wall = keeping.wall() - self._context.now()
+        start_by, finish_by = terms.start_by, terms.finish_by
+        new = NewJob(
+            id=keeping.keeper.new_id(),
+            head=head,
+            pool=route.pool,
+            created=keeping.wall(),
+            urgency=terms.urgency,
+            retries=route.retries,
+            start_by=None if start_by is None else start_by + to_wall,
+            finish_by=None if finish_by is None else finish_by + to_wall,
+            ttl=keeping.ttl if route.result_ttl is None else route.result_ttl,
+            webhook=manner.webhook,
+            body_bytes=size,
+        )
+        KeptExchange(
+            request,
+            id,
+            route,
+            manner,
+            keeping,
+            self._context.open_exchanges,
+            partial(self._refuse, request, id),
+        ).begin(new, body)
 
     def _terms(self, request: Any) -> Terms:
         """On what terms the call of a request is taken that comes now and asks for some."""
@@ -273,6 +332,11 @@ class PostResource(Resource):
     def _run(self, request: Any, id: str, body: BinaryIO | ArrivingBody) -> None:
         """Submit the call, and see to its answer."""
         route, context = self._route, self._context
+        if context.keeping is not None and not isinstance(body, ArrivingBody):
+            manner = self._manner(request)
+            if manner.is_kept:
+                self._keep(request, id, body, manner)
+                return
         dispatcher = context.dispatcher()
         framing = getattr(request, "framing", None)
         is_usual = framing is not None and not framing.asks and not self._has_terms

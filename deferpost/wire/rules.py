@@ -66,6 +66,7 @@ class Framing(msgspec.Struct, frozen=True):
     :ivar accept: the value of ``Accept``, that of several fields joined; None without one, and
         where it takes anything.
     :ivar asks: whether there is an ``X-Timeout`` or a ``Priority``, for whoever understands them.
+    :ivar keeps: whether there is a ``Prefer``, an ``Idempotency-Key`` or a ``Webhook-URL``, so too.
     """
 
     length: int | None
@@ -74,6 +75,7 @@ class Framing(msgspec.Struct, frozen=True):
     id: bytes | None = None
     asks: bool = False
     accept: bytes | None = None
+    keeps: bool = False
 
 
 _known_lines: dict[bytes, RequestLine] = {}
@@ -170,7 +172,8 @@ def transfer_codings(values: Sequence[bytes]) -> None:
 
 
 #: Fields that matter to the connection, by each spelling that was seen.
-_HOST_FIELD, _LENGTH, _CODING, _CONNECTION, _EXPECT, _ID, _ASKING, _ACCEPT, _OTHER = range(9)
+_HOST_FIELD, _LENGTH, _CODING, _CONNECTION, _EXPECT, _ID, _ASKING, _ACCEPT = range(8)
+_KEEPING, _OTHER = range(8, 10)
 _FIELDS = {
     b"host": _HOST_FIELD,
     b"content-length": _LENGTH,
@@ -180,6 +183,9 @@ _FIELDS = {
     b"x-request-id": _ID,
     b"x-timeout": _ASKING,
     b"priority": _ASKING,
+    b"prefer": _KEEPING,
+    b"idempotency-key": _KEEPING,
+    b"webhook-url": _KEEPING,
     b"accept": _ACCEPT,
 }
 _spellings: dict[bytes, int] = {}
@@ -208,7 +214,7 @@ def framing(
     hosts = 0
     codings: list[bytes] = []
     options: set[bytes] = set()
-    expects = asks = False
+    expects = asks = keeps = False
     id = accept = None
     spellings = _spellings
     for name, value in fields:
@@ -231,6 +237,8 @@ def framing(
                 accept = value if accept is None else accept + b"," + value
         elif field == _ASKING:
             asks = True
+        elif field == _KEEPING:
+            keeps = True
         elif field == _CODING:
             codings.append(value)
         elif field == _CONNECTION:
@@ -248,4 +256,4 @@ def framing(
         length = None
     keep_alive = line.version == b"HTTP/1.1" or b"keep-alive" in options
     keep_alive = keep_alive and b"close" not in options
-    return Framing(length, keep_alive, expects, id or None, asks, accept)
+    return Framing(length, keep_alive, expects, id or None, asks, accept, keeps)
