@@ -19,16 +19,18 @@ from twisted.python.failure import Failure
 
 from deferpost.bodies import PIECE_BYTES, BodyWriter
 from deferpost.errors import DeferPostError, HTTPError, ShuttingDown
+from deferpost.fields import field_bytes
 from deferpost.idempotency import Fingerprint
 from deferpost.keeping import Keeper
 from deferpost.lifecycle import ENDED
 from deferpost.model import Answer, CallHead, OnDisconnect, Route
 from deferpost.records import Accepted, JobRecord, KeyOf, NewJob, StoredResult
 from deferpost.web.delivery import Manner
-from deferpost.web.exchange import OpenExchanges
+from deferpost.web.exchange import OpenExchanges, problem_for
+from deferpost.web.problems import PROBLEM_TYPE
 from deferpost.web.respond import respond, set_common
 
-__all__ = ["Keeping", "KeptExchange", "fingerprint_of", "scope_of"]
+__all__ = ["ErrorResponse", "Keeping", "KeptExchange", "fingerprint_of", "response_of", "scope_of"]
 
 _log = Logger(namespace="deferpost.web")
 
@@ -39,6 +41,32 @@ _JSON = b"application/json"
 
 #: Fields that every response has once, of which a recorded one takes the place.
 _ONE_ONLY = frozenset({b"date", b"server", b"x-request-id"})
+
+
+@attrs.frozen
+class ErrorResponse:
+    """An error as the recorded result of a job; see :class:`deferpost.keeping.Response`.
+
+    :ivar status: HTTP status.
+    :ivar headers: header fields.
+    :ivar body: a problem document.
+    """
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+def response_of(error: BaseException, id: str) -> ErrorResponse:
+    """What an error is as the result of a kept job.
+
+    :param id: of the request that brought the job.
+    """
+    problem = problem_for(error)
+    fields = tuple((name.encode("ascii"), field_bytes(value)) for name, value in problem.headers)
+    return ErrorResponse(
+        problem.status, ((b"Content-Type", PROBLEM_TYPE), *fields), problem.document(id)
+    )
 
 
 @attrs.frozen(kw_only=True)
