@@ -162,7 +162,8 @@ class _Lane:
 class Keeper:
     """Keeps jobs, has them run, and records how they end.
 
-    :param store: where (:class:`deferpost.interfaces.IJobStore`), not opened.
+    :param make_store: makes a store that is not opened
+        (:class:`deferpost.interfaces.IJobStore`); again where one could not be.
     :param reactor: the reactor (:class:`IReactorTime`).
     :param explain: makes a response of an error.
     :param report: logs the error of a job where others than its client can act.
@@ -175,7 +176,7 @@ class Keeper:
 
     def __init__(
         self,
-        store: Any,
+        make_store: Callable[[], Any],
         reactor: Any,
         explain: Explain,
         report: Callable[[BaseException, Job], None],
@@ -186,7 +187,8 @@ class Keeper:
         grace: float = 60.0,
         ageing: float = 10.0,
     ) -> None:
-        self._store = store
+        self._make_store = make_store
+        self._opened: Any = None
         self._reactor = reactor
         self._explain = explain
         self._report = report
@@ -209,7 +211,6 @@ class Keeper:
         self._feeding = True
         self._timers: dict[str, Any] = {}
         self._quiet: list[Deferred[None]] = []
-        self._opened = False
         #: Called when a job with a webhook may have ended.
         self.hook_due: Callable[[], None] | None = None
 
@@ -223,8 +224,9 @@ class Keeper:
         :returns: how many wait to be run.
         :raises deferpost.errors.StoreFailed: it cannot be opened.
         """
-        records = await self._store.open()
-        self._opened = True
+        store = self._make_store()
+        records = await store.open()
+        self._opened = store
         for record in records:
             kept = Kept(record, promised=True)
             self._kept[kept.id] = kept
@@ -236,6 +238,17 @@ class Keeper:
         self._later("beat", BEAT_SECONDS, self._tell_progress)
         self._feed_all()
         return len(self._kept)
+
+    @property
+    def _store(self) -> Any:
+        if self._opened is None:
+            raise StoreFailed("the store is not open")
+        return self._opened
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is open."""
+        return self._opened is not None
 
     async def _recover(self, kept: Kept, record: JobRecord) -> None:
         """See to a job that ran when the process before this one ended."""
@@ -309,7 +322,8 @@ class Keeper:
         for each in waiters.values():
             for waiter in each:
                 waiter.errback(ShuttingDown("the service is stopping"))
-        await self._store.close()
+        if self._opened is not None:
+            await self._opened.close()
 
     # New jobs.
 
@@ -320,8 +334,10 @@ class Keeper:
         :raises deferpost.errors.StoreFailed: the store cannot write now.
         :raises deferpost.errors.ShuttingDown: it stops.
         """
-        if not self._feeding or not self._opened:
+        if not self._feeding:
             raise ShuttingDown("the service is stopping")
+        if self._opened is None:
+            raise StoreFailed("the store is not open")
         if self._ailing:
             raise StoreFailed("the store could not write a moment ago")
         if len(self._kept) + self._coming >= self._max_kept:
@@ -489,7 +505,7 @@ class Keeper:
 
     def authentic(self, id: str) -> bool:
         """See :meth:`deferpost.interfaces.IJobStore.authentic`."""
-        return bool(self._store.authentic(id))
+        return self._opened is not None and bool(self._opened.authentic(id))
 
     def new_id(self) -> str:
         """See :meth:`deferpost.interfaces.IJobStore.new_id`."""
@@ -609,7 +625,7 @@ class Keeper:
         """Give the pool of a lane so much that none of its workers waits for the disk."""
         if (
             not self._feeding
-            or not self._opened
+            or self._opened is None
             or self._ailing
             or self._dispatcher is None
             or lane.pause is not None

@@ -28,6 +28,7 @@ from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool, usable_c
 from deferpost.settings import PoolSettings, Settings, default_pool, resolve_size
 from deferpost.web.events import Beat
 from deferpost.web.exchange import OpenExchanges
+from deferpost.web.kept import Keeping
 from deferpost.web.post import PostContext
 
 __all__ = ["Runtime", "RuntimeService", "plan_of", "plans_of"]
@@ -96,6 +97,7 @@ class Runtime:
     :param observer: hears of jobs that are over and of calls that are turned away
         (:class:`deferpost.interfaces.IJobObserver`).
     :param rules: for whom there is room, and until when.
+    :param keeping: what keeps jobs; None where none are kept.
     :param now: the monotonic clock, in seconds.
     :raises deferpost.errors.DeclarationError: a route names a pool that is not there, or one
         that cannot run its handler.
@@ -113,6 +115,7 @@ class Runtime:
         gate: Gate | None = None,
         observer: Any = None,
         rules: AdmissionRules = _NO_RULES,
+        keeping: Keeping | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
@@ -122,10 +125,17 @@ class Runtime:
         self._rules = rules
         # Workers are started from whichever folder is current then.
         sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+        self.routes = tuple(routes)
         self._sources: dict[str, Handlers] = {}
         self._plans: dict[str, Any] = {}
         by_pool: dict[str, list[Route]] = {}
-        for route in routes:
+        for route in self.routes:
+            if route.needs_store and keeping is None:
+                raise DeclarationError(
+                    f"route {route.path} wants its jobs to be kept, by delivery='async', "
+                    "fallback, require_key or coalesce; the daemon keeps jobs where the setting "
+                    "store names a directory"
+                )
             plan = plans.get(route.pool)
             if plan is None:
                 raise DeclarationError(
@@ -158,6 +168,7 @@ class Runtime:
             most_urgent=rules.most_urgent,
             tells_quota=rules.max_jobs_per_client > 0,
             beat=Beat(reactor),
+            keeping=keeping,
         )
 
     @property

@@ -26,6 +26,7 @@ from deferpost.reload import Loaded, Succession, until_ready, what_failed
 from deferpost.replays import UsedSignatures
 from deferpost.runtime import Runtime, RuntimeService, plan_of, plans_of
 from deferpost.settings import Settings
+from deferpost.storage import Storage
 from deferpost.systemd import Notifier
 from deferpost.versions import Sites, Version
 
@@ -82,6 +83,7 @@ class DaemonService(Service):
         self._environ = os.environ if environ is None else environ
         self.observing = Observing(reactor, job_events=settings.log_format == "json")
         self._used_signatures: dict[str, UsedSignatures] = {}
+        self._storage = None if settings.store is None else Storage(settings, reactor)
         version = self._version(app, settings)
         self._sites = Sites(version)
         self.observing.connections = lambda: self._sites.open_connections
@@ -106,6 +108,7 @@ class DaemonService(Service):
             accepting=lambda: bool(self.running),
             observing=self.observing,
             used_signatures=self._used_signatures,
+            storage=self._storage,
         )
 
     @property
@@ -146,6 +149,9 @@ class DaemonService(Service):
         gc.freeze()
         gc.set_threshold(COLLECT_AFTER)
         self.runtime.start()
+        if self._storage is not None:
+            self._storage.serve(self.runtime)
+            self._storage.open()
         _log.info("deferpost {version} serves {app}", version=__version__, app=self._settings.app)
         if self._systemd.is_there:
             self._becoming = Deferred.fromCoroutine(self._say_when_ready())
@@ -198,6 +204,8 @@ class DaemonService(Service):
         else:
             if self._becoming is not None:
                 self._becoming.cancel()  # it looks at the version before
+            if self._storage is not None:
+                self._storage.serve(self.runtime)
             _allow_descriptors(self._settings.max_connections + OTHER_DESCRIPTORS)
             _log.info(
                 "reloaded in {seconds:.3f} s: deferpost {version} serves {app}",
@@ -232,9 +240,13 @@ class DaemonService(Service):
             await delay
         await self._ports.close()
         self._sites.close_idle()
+        if self._storage is not None:
+            self._storage.stop_feeding()
         retired = self._succession.end_retired(settings.grace)
         await self.runtime.shut_down(settings.grace)
         await retired
+        if self._storage is not None:
+            await self._storage.close()
         self.version.close_status_page()
         closed = self._sites.close_connections()
         timer = self._reactor.callLater(CLOSE_PATIENCE, self._sites.abort_connections)

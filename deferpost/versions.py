@@ -22,6 +22,7 @@ from deferpost.overseeing import check_paths, status_page
 from deferpost.replays import UsedSignatures
 from deferpost.runtime import Runtime, plans_of
 from deferpost.settings import Settings
+from deferpost.storage import Storage, keeping_of
 from deferpost.web.health import Livez, Readyz
 from deferpost.web.site import DaemonSite, DaemonWireSite
 from deferpost.web.tree import AppResource
@@ -42,6 +43,7 @@ class Version:
     :param accepting: whether the daemon accepts calls, beside this version's own readiness.
     :param observing: counts what becomes of calls, beyond the life of this version.
     :param used_signatures: what signed calls have used, beyond the life of this version.
+    :param storage: keeps jobs, beyond the life of this version; None where none are kept.
     :raises deferpost.errors.DeclarationError: the app cannot be served.
     :raises deferpost.errors.ConfigurationError: a file of tokens or keys cannot be used.
 
@@ -61,6 +63,7 @@ class Version:
         accepting: Callable[[], bool],
         observing: Observing,
         used_signatures: dict[str, UsedSignatures],
+        storage: Storage | None = None,
     ) -> None:
         for route in app.routes:
             if route.path in (_LIVEZ, _READYZ):
@@ -86,6 +89,7 @@ class Version:
             directory=settings.temporary_directory,
             gate=authentication.gate,
             observer=observing.observer,
+            keeping=keeping_of(settings, storage),
             rules=AdmissionRules(
                 queue_timeout=settings.queue_timeout or None,
                 total_timeout=settings.total_timeout or None,

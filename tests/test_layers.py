@@ -54,7 +54,7 @@ LAYERS: Mapping[Layer, frozenset[str]] = {
     Layer.ASSEMBLY: frozenset(
         {ROOT, "app", "loading", "mount", "service", "tap"}
         | {"listening", "logs", "observing", "reload", "runtime", "systemd", "versions"}
-        | {"authentication", "overseeing"}
+        | {"authentication", "overseeing", "storage"}
     ),
     Layer.ASIDE: frozenset({"client", "testing"}),
 }

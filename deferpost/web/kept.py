@@ -212,7 +212,9 @@ class KeptExchange:
             if self._over:
                 return
             if ended is not None:
-                await self._deliver(ended, replayed=not accepted.is_new)
+                await self._deliver(
+                    ended, replayed=manner.key is not None and not accepted.is_new
+                )
             else:
                 promised = True
                 await self._promise(record.id)

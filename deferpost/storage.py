@@ -1,0 +1,157 @@
+"""The kept jobs of a daemon: their store, opened when the daemon starts and closed at its end.
+
+A store that cannot be opened, because another daemon has it or because it is damaged, is tried
+again: calls that need none are served all the same.  One that is served here outlives versions:
+a reload gives its jobs to the new one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from deferpost.errors import ConfigurationError, StoreFailed
+from deferpost.jobs import Job
+from deferpost.keeping import Keeper
+from deferpost.records import JobRecord
+from deferpost.runtime import Runtime
+from deferpost.settings import Settings
+from deferpost.store.sqlite import SQLiteStore
+from deferpost.web.exchange import log_failure
+from deferpost.web.jobs.addresses import base_of
+from deferpost.web.jobs.document import job_document, url_of
+from deferpost.web.kept import Keeping, response_of
+from deferpost.webhooks.rules import HookHosts
+
+__all__ = ["Storage", "keeping_of"]
+
+_log = Logger(namespace="deferpost.kept")
+
+#: Seconds between two attempts to open the store.
+AGAIN_SECONDS = 5.0
+
+
+class Storage:
+    """The store of a daemon, and the keeper of what is in it.
+
+    :param settings: the settings that the daemon starts with; they name a store.
+    :param reactor: the reactor.
+
+    :ivar keeper: the keeper.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        assert settings.store is not None
+        self._path = settings.store
+        self._reactor = reactor
+        self.keeper = Keeper(
+            lambda: SQLiteStore(self._path, reactor),
+            reactor,
+            response_of,
+            _report,
+            max_kept=settings.max_kept,
+            grace=settings.idempotency_grace,
+            ageing=settings.priority_ageing,
+        )
+        self._retry: Any = None
+        self._said: str | None = None
+        self._opening: Deferred[None] | None = None
+        self._closed = False
+
+    def check(self, settings: Settings) -> None:
+        """Check that other settings keep jobs where these do.
+
+        :raises deferpost.errors.ConfigurationError: they do not.
+        """
+        if settings.store != self._path:
+            raise ConfigurationError(
+                [f"store is {self._path!r} since the start; another one takes a restart"]
+            )
+
+    def open(self) -> None:
+        """Begin to open the store."""
+        self._retry = None
+        self._opening = Deferred.fromCoroutine(self._open())
+        self._opening.addErrback(
+            lambda failure: _log.failure("the store of jobs is not opened", failure=failure)
+        )
+
+    async def _open(self) -> None:
+        try:
+            unended = await self.keeper.open()
+        except StoreFailed as error:
+            if error.reason != self._said:
+                self._said = error.reason
+                _log.error(
+                    "calls that are to be kept are refused: {error}; it is tried again each "
+                    "{seconds:g} s",
+                    error=error.reason,
+                    seconds=AGAIN_SECONDS,
+                )
+            if not self._closed:
+                self._retry = self._reactor.callLater(AGAIN_SECONDS, self.open)
+        else:
+            _log.info(
+                "jobs are kept in {path}; jobs that have not ended: {count}",
+                path=self._path,
+                count=unended,
+            )
+
+    def serve(self, runtime: Runtime) -> None:
+        """Have jobs run by a version from now on."""
+        self.keeper.serve(runtime.dispatcher(), {route.path: route for route in runtime.routes})
+
+    def stop_feeding(self) -> None:
+        """Begin no more jobs: the daemon is to end."""
+        self.keeper.stop_feeding()
+
+    async def close(self) -> None:
+        """End, after all that runs has ended."""
+        self._closed = True
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        if self._opening is not None:
+            await self._opening
+        await self.keeper.close()
+
+
+def keeping_of(settings: Settings, storage: Storage | None) -> Keeping | None:
+    """What the resources of a version share about kept jobs.
+
+    :param settings: of the version.
+    :param storage: keeps them; None where none are kept.
+    :raises deferpost.errors.ConfigurationError: something of the settings makes no sense.
+    """
+    if storage is None:
+        if settings.store is not None:
+            raise ConfigurationError(["store was not set at the start: that takes a restart"])
+        return None
+    storage.check(settings)
+    try:
+        hosts = HookHosts(settings.webhook_hosts)
+    except ValueError as error:
+        raise ConfigurationError([f"webhook_hosts: {error}"]) from None
+    keeper, public_url = storage.keeper, settings.public_url
+
+    def document(request: Any, record: JobRecord) -> bytes:
+        base = base_of(request, "", public_url)
+        return job_document(record, base, keeper.queue_of(record.id), time.time())
+
+    def url(request: Any, id: str) -> str:
+        return url_of(base_of(request, "", public_url), id)
+
+    return Keeping(
+        keeper=keeper,
+        ttl=settings.result_ttl,
+        document=document,
+        url=url,
+        check_hook=hosts.check,
+        wall=time.time,
+    )
+
+
+def _report(error: BaseException, job: Job) -> None:
+    log_failure(error, job)
