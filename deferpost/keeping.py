@@ -12,9 +12,10 @@ For the reactor thread.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -35,7 +36,7 @@ from deferpost.errors import (
 )
 from deferpost.jobs import Job
 from deferpost.lifecycle import DEADLINES, ENDED
-from deferpost.model import Answer, Reason, Route, Rung, State
+from deferpost.model import Answer, CallHead, Reason, Route, Rung, State
 from deferpost.recording import StreamRecorder, Unclosed
 from deferpost.records import (
     Accepted,
@@ -43,6 +44,7 @@ from deferpost.records import (
     JobRecord,
     NewJob,
     Outcome,
+    StoredCall,
     StoredEvent,
     StoredResult,
 )
@@ -59,6 +61,10 @@ RETRY_SECONDS = 1.0
 
 #: Seconds between two looks for jobs that are to be forgotten, and how many go at once.
 CLEAN_SECONDS, CLEAN_MOST = 5.0, 500
+
+
+#: Bytes of a body that may stay in memory until its job runs, and of how many jobs.
+FRESH_BYTES, FRESH_MOST = 16 * 1024, 1000
 
 
 class Response(Protocol):
@@ -102,6 +108,7 @@ class Kept:
         "began",
         "created",
         "ending",
+        "fresh",
         "grace",
         "id",
         "job",
@@ -133,11 +140,20 @@ class Kept:
         self.same: tuple[str, bytes] | None = None  # by which others that are the same find it
         self.told: Any = None  # of its progress, what was told last
         self.grace: Any = None  # the timer of a client that has left
+        self.fresh: _Fresh | None = None
 
     @property
     def waiting(self) -> Waiting:
         """It, as its backlog knows it."""
         return Waiting(self.id, self.created, self.urgency, self.start_by)
+
+
+class _Fresh(NamedTuple):
+    """A small call that has just come, so that it need not be read to be run."""
+
+    record: JobRecord
+    head: CallHead
+    data: bytes
 
 
 class _Lane:
@@ -201,6 +217,7 @@ class Keeper:
         self._routes: Mapping[str, Route] = {}
         self._kept: dict[str, Kept] = {}
         self._coming = 0  # on their way into the store
+        self._fresh = 0  # jobs whose calls are in memory
         self._lanes: dict[str, _Lane] = {}
         self._running: dict[str, Kept] = {}
         self._waiters: dict[str, list[Deferred[JobRecord | None]]] = {}
@@ -357,6 +374,9 @@ class Keeper:
             body.close()
             raise
         self._coming += 1
+        data = None
+        if type(body) is io.BytesIO and body.getbuffer().nbytes <= FRESH_BYTES:
+            data = body.getvalue()
         try:
             accepted: Accepted = await self._store.accept(new, body)
         except StoreFailed as error:
@@ -367,6 +387,9 @@ class Keeper:
         if accepted.is_new:
             kept = Kept(accepted.record, promised=False)
             self._kept[kept.id] = kept
+            if data is not None and self._fresh < FRESH_MOST:
+                self._fresh += 1
+                kept.fresh = _Fresh(accepted.record, new.head, data)
             self._wait(kept, accepted.record.pool)
         return accepted
 
@@ -659,24 +682,21 @@ class Keeper:
             await self._end(kept, self._gone_outcome(kept))
             return
         try:
-            call = await self._store.call(kept.id)
+            record, call = await self._fetched(kept)
         except StoreFailed as error:
             self._ail(error)
             self._back(kept, lane, RETRY_SECONDS)
             return
-        if call is None or kept.stopped is not None:
+        if record is None or call is None or kept.stopped is not None:
             lane.ahead -= 1
             if call is not None:
                 call.body.close()
-                assert kept.stopped is not None
+            if kept.stopped is not None:
                 await self._end(kept, self._stopped_outcome(kept, kept.stopped, Rung.REMOVED))
             return
         run = _Run(kept, lane)
         ahead = self._now() - self._wall()  # of the clock that outlives a process
-        record = await self._store.get(kept.id)
         try:
-            if record is None:
-                raise NotStarted("it is not there any more")
             job, answer = dispatcher.submit_kept(
                 route.pool,
                 _replaced(
@@ -700,6 +720,15 @@ class Keeper:
         if kept.stopped is not None:
             job.cancel(kept.stopped)
         await self._see_through(run, answer)
+
+    async def _fetched(self, kept: Kept) -> tuple[JobRecord | None, StoredCall | None]:
+        """What it takes to run a job: from memory where it has just come, else from the store."""
+        fresh, kept.fresh = kept.fresh, None
+        if fresh is not None:
+            self._fresh -= 1
+            return fresh.record, StoredCall(fresh.head, io.BytesIO(fresh.data))
+        record = await self._store.get(kept.id)
+        return record, await self._store.call(kept.id)
 
     async def _permit(self, run: _Run, job: Job) -> None:
         """A worker has a job: have the store know before its code begins."""
@@ -786,6 +815,9 @@ class Keeper:
     ) -> None:
         """Record how a job has ended; it is tried until the store can."""
         kept.ending = True
+        if kept.fresh is not None:
+            kept.fresh = None
+            self._fresh -= 1
         if kept.same is not None:
             self._same.pop(kept.same, None)
         if kept.grace is not None:

@@ -212,12 +212,10 @@ class KeptExchange:
             if self._over:
                 return
             if ended is not None:
-                await self._deliver(
-                    ended, replayed=manner.key is not None and not accepted.is_new
-                )
+                await self._deliver(ended, replayed=manner.key is not None and not accepted.is_new)
             else:
                 promised = True
-                await self._promise(record.id)
+                await self._promise(record, is_new=accepted.is_new)
         except ShuttingDown as error:
             self._refuse(error)
         finally:
@@ -277,15 +275,17 @@ class KeptExchange:
         if not self._over:
             self._refuse_request(error)
 
-    async def _promise(self, id: str) -> None:
+    async def _promise(self, record: JobRecord, *, is_new: bool) -> None:
         """Answer 202: the job is on disk, and this is where it is."""
-        keeping = self._keeping
-        record = await keeping.keeper.get(id)
-        if self._over:
-            return
-        if record is None:  # somebody has deleted it meanwhile
-            self._refuse(HTTPError(410, "The job has been deleted."))
-            return
+        keeping, id = self._keeping, record.id
+        if not is_new or self._manner.promise_after:  # else it was accepted a moment ago
+            found = await keeping.keeper.get(id)
+            if self._over:
+                return
+            if found is None:  # somebody has deleted it meanwhile
+                self._refuse(HTTPError(410, "The job has been deleted."))
+                return
+            record = found
         self._common()
         headers = self._request.responseHeaders
         headers.setRawHeaders(b"Location", [keeping.url(self._request, id).encode("ascii")])
