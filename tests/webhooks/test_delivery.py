@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import error
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorPluggableNameResolver
+from twisted.internet.interfaces import IReactorPluggableNameResolver, IResolutionReceiver
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import globalLogPublisher
@@ -265,8 +265,15 @@ def test_connecting_takes_too_long() -> None:
     assert clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize(
+    ("url", "logged"),
+    [
+        ("http://hooks.example.com/", "secret of the inside"),
+        ("ftp://hooks.example.com/", "webhooks are not sent by b'ftp'"),
+    ],
+)
 @pytest_twisted.ensureDeferred
-async def test_what_is_not_expected_is_logged() -> None:
+async def test_what_is_not_expected_is_logged(url: str, logged: str) -> None:
     """An error of our own is no news for clients, but for the log."""
 
     class Broken(Redirecting):
@@ -277,12 +284,12 @@ async def test_what_is_not_expected_is_logged() -> None:
     observer: Any = events.append
     globalLogPublisher.addObserver(observer)
     try:
-        words = await _words(sender(Broken("")), "http://hooks.example.com/")
+        words = await _words(sender(Broken("")), url)
     finally:
         globalLogPublisher.removeObserver(observer)
     assert words == "the request could not be sent; the log of the server says why"
     failures = [event["log_failure"].value for event in events if "log_failure" in event]
-    assert [str(failure) for failure in failures] == ["secret of the inside"]
+    assert [str(failure) for failure in failures] == [logged]
 
 
 # Addresses.
@@ -326,6 +333,23 @@ async def test_private_addresses_that_are_allowed(listen: Listen, interface: str
     host = f"[{interface}]" if ":" in interface else interface
     assert (await _send(sender(resolver=None), receiver.url(host))).attempt.status == 200
     assert f"Host: {host}:{receiver.number}".encode() in receiver.requests[0][0].split(b"\r\n")
+
+
+def test_addresses_of_other_kinds() -> None:
+    """What a resolver finds that is no IP address is not connected to."""
+
+    class Local(Names):
+        def resolveHostName(
+            self, resolutionReceiver: IResolutionReceiver, *arguments: Any, **options: Any
+        ) -> Any:
+            resolutionReceiver.addressResolved(UNIXAddress("/socket"))
+            return super().resolveHostName(resolutionReceiver, *arguments, **options)
+
+    clock = MemoryReactorClock()
+    sending = _send(sender(clock, resolver=Local({})), "http://hooks.example.com/")
+    words = "the host has an address to which webhooks are not sent (not an IP address)"
+    assert _result(sending).attempt.error == words
+    assert clock.getDelayedCalls() == []
 
 
 @pytest_twisted.ensureDeferred
@@ -406,6 +430,23 @@ def test_a_slow_body_does_not_take_all_the_time() -> None:
     assert _result(sending).attempt.status == 200
     assert transport.disconnecting or transport.disconnected
     assert clock.getDelayedCalls() == []
+
+
+def test_a_body_that_is_longer_than_what_is_read() -> None:
+    """A connection is closed when 64 KiB of the body have come, and not before."""
+    clock = MemoryReactorClock()
+    sending = _send(sender(clock), "http://hooks.example.com/")
+    factory: Any = clock.tcpClients[0][2]
+    protocol = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 80))
+    transport = StringTransport()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    protocol.dataReceived(b"x" * 65536)
+    assert not transport.disconnected
+    protocol.dataReceived(b"x")
+    assert transport.disconnected
+    protocol.connectionLost(Failure(error.ConnectionAborted()))
+    assert _result(sending).attempt.status == 200
 
 
 class Flood:
