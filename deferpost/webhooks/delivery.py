@@ -173,7 +173,10 @@ class _Attempt:
         agent = Agent.usingEndpointFactory(self._reactor, self._connections)
         headers = Headers({name: [value] for name, value in fields.items()})
         requested = agent.request(b"POST", url.encode("ascii"), headers, _Bytes(body))
-        self._response = response = await requested
+        response = await requested
+        if not 100 <= response.code <= 599:  # the client takes any number
+            raise ResponseFailed([Failure(ValueError("not a status"))])
+        self._response = response
         left = self._started + self._timeout - self._reactor.seconds()
         self._timer.reset(max(0.0, min(BODY_SECONDS, left)))
         # A body that is late, too long or broken does not change the status that there was.

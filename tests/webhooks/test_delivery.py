@@ -177,6 +177,8 @@ async def test_refused(listen: Listen) -> None:
     ("answer", "words"),
     [
         (b"SSH-2.0-OpenSSH\r\n\r\n", "the response was not understood"),
+        (response("-200 OK"), "the response was not understood"),
+        (response("2000 OK"), "the response was not understood"),
         (b"HTTP/1.1 two OK\r\n\r\n", "the response was not understood"),
         (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n",
