@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
+from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
@@ -83,7 +84,12 @@ class Connections:
         self.overflowed = False
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
-        """Where a request for a URI goes (:class:`twisted.web.iweb.IAgentEndpointFactory`)."""
+        """Where a request for a URI goes (:class:`twisted.web.iweb.IAgentEndpointFactory`).
+
+        :raises twisted.web.error.SchemeNotSupported: it is neither for http nor for https.
+        """
+        if uri.scheme not in (b"http", b"https"):
+            raise SchemeNotSupported(f"webhooks are not sent by {uri.scheme!r}")
         by_name = HostnameEndpoint(
             self._reactor, uri.host.decode("ascii"), uri.port, self._connect_timeout
         )

@@ -1,9 +1,11 @@
 """Sends a notification once, and says what became of it.
 
-One POST: no redirect is followed, no cookie kept, no content decoded, and the response counts by
-its status alone.  Whatever the network does is an outcome and no exception.  Whether the URL is one
-that an operator allows is asked before (:mod:`deferpost.webhooks.rules`), and what follows from the
-outcome after (:mod:`deferpost.webhooks.schedule`).  For the reactor thread.
+One POST: no redirect is followed, no cookie kept, nothing unpacked, and the response counts by its
+status alone.  So the request is made by Twisted's agent itself, and treq, whose client would do all
+of that and takes no hosts such as ``[::1]`` and ``a_b``, reads the body.  Whatever the network does
+is an outcome and no exception.  Whether the URL is one that an operator allows is asked before
+(:mod:`deferpost.webhooks.rules`), and what follows from the outcome after
+(:mod:`deferpost.webhooks.schedule`).  For the reactor thread.
 """
 
 from __future__ import annotations
@@ -14,9 +16,8 @@ from typing import Any
 
 import msgspec
 import treq
-from treq.client import HTTPClient
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IHostnameResolver
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -29,7 +30,7 @@ from twisted.web.client import (
     ResponseFailed,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from deferpost._version import __version__
@@ -119,6 +120,7 @@ class HookSender:
         :raises ValueError: the id cannot be sent.
         """
         fields = {
+            "accept-encoding": "identity",
             "content-type": "application/json",
             "user-agent": f"deferpost/{__version__}",
             **sign(self._secrets, id, at, body),
@@ -131,7 +133,7 @@ class HookSender:
             connect_timeout=self._connect_timeout,
             most_bytes=_CONNECTION_BYTES,
         )
-        attempt = _Attempt(self._reactor, connections, self._timeout, self._connect_timeout, at)
+        attempt = _Attempt(self._reactor, connections, self._timeout, at)
         return attempt.make(url, fields, body)
 
 
@@ -146,18 +148,17 @@ class _Attempt:
         reactor: Any,
         connections: Connections,
         timeout: float,
-        connect_timeout: float,
         at: float,
     ) -> None:
         self._reactor = reactor
         self._connections = connections
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
         self._at = at
         self._started = reactor.seconds()
         self._response: IResponse | None = None
         self._body_bytes = 0
         self._late = False
+        self._unwanted = False
         self._result: Deferred[Sent] = Deferred(self._canceled)
         self._timer = reactor.callLater(timeout, self._is_late)
         self._work: Deferred[None]
@@ -170,15 +171,11 @@ class _Attempt:
 
     async def _exchange(self, url: str, fields: dict[str, str], body: bytes) -> None:
         agent = Agent.usingEndpointFactory(self._reactor, self._connections)
-        response = await HTTPClient(_Plain(agent)).request(
-            "POST",
-            url,
-            headers=Headers({name: [value] for name, value in fields.items()}),
-            data=_Bytes(body),
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._reactor,
-        )
+        headers = Headers({name: [value] for name, value in fields.items()})
+        requested = agent.request(b"POST", url.encode("ascii"), headers, _Bytes(body))
+        response = await requested
+        if not 100 <= response.code <= 599:  # the client takes any number
+            raise ResponseFailed([Failure(ValueError("not a status"))])
         self._response = response
         left = self._started + self._timeout - self._reactor.seconds()
         self._timer.reset(max(0.0, min(BODY_SECONDS, left)))
@@ -196,6 +193,7 @@ class _Attempt:
         self._work.cancel()
 
     def _canceled(self, _result: Deferred[Sent]) -> None:
+        self._unwanted = True
         self._work.cancel()
 
     def _done(self, outcome: Failure | None) -> None:
@@ -203,6 +201,8 @@ class _Attempt:
         if self._timer.active():
             self._timer.cancel()
         self._connections.abort()
+        if self._unwanted:
+            return
         if self._response is not None:
             status = self._response.code
             now = self._at + self._reactor.seconds() - self._started
@@ -212,8 +212,7 @@ class _Attempt:
             )
         else:
             sent = Sent(HookAttempt(at=self._at, error=self._words(outcome)))
-        if not self._result.called:
-            self._result.callback(sent)
+        self._result.callback(sent)
 
     def _words(self, outcome: Failure | None) -> str:
         """Why there was no response, for people."""
@@ -227,8 +226,6 @@ class _Attempt:
                 "the host has an address to which webhooks are not sent "
                 f"({self._connections.refused})"
             )
-        if isinstance(cause, error.TimeoutError):
-            return f"there was no connection within {self._connect_timeout:g} seconds"
         for kind, words in _WORDS:
             if isinstance(cause, kind):
                 return words
@@ -244,14 +241,14 @@ class _Attempt:
 
 
 #: Why there was no response, by what was raised; the first that fits.
-_WORDS: tuple[tuple[type[Exception], str], ...] = (
+_WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (error.DNSLookupError, "the name of the host was not found"),
+    ((error.TimeoutError, error.TCPTimedOutError), "there was no connection in time"),
     (error.ConnectionRefusedError, "the connection was refused"),
     (error.NoRouteError, "there is no way to the host"),
     (error.ConnectError, "there was no connection to the host"),
     (error.ConnectionLost, "the connection was lost before there was a response"),
     (error.ConnectionDone, "the connection was closed before there was a response"),
-    (CancelledError, "the attempt was given up"),
 )
 
 
@@ -270,35 +267,6 @@ def _tls_words(cause: BaseException | None) -> str:
     if "certificate verify failed" in str(cause):
         return "the certificate of the host is not trusted"
     return "there was no TLS connection with the host"
-
-
-@implementer(IAgent)
-class _Plain:
-    """An agent whose responses are what they are.
-
-    The client above it would unpack what is compressed, of which a little can be a lot, and read
-    cookies.
-    """
-
-    def __init__(self, agent: IAgent) -> None:
-        self._agent = agent
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        headers = Headers() if headers is None else headers.copy()
-        headers.setRawHeaders(b"accept-encoding", [b"identity"])
-        requested = self._agent.request(method, uri, headers, bodyProducer)
-        return requested.addCallback(self._plain)
-
-    def _plain(self, response: IResponse) -> IResponse:
-        for name in (b"content-encoding", b"set-cookie"):
-            response.headers.removeHeader(name)
-        return response
 
 
 @implementer(IBodyProducer)
