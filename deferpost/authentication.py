@@ -41,6 +41,7 @@ __all__ = [
     "EitherOf",
     "SignedCalls",
     "authentication_of",
+    "read_secrets_file",
     "sign_post",
 ]
 
@@ -72,7 +73,7 @@ class BearerTokens:
         :param path: of the file; ``docs/authentication.rst`` says what it looks like.
         :raises deferpost.errors.ConfigurationError: it cannot be read, or a line is wrong.
         """
-        return cls(Grants(parse_tokens(_read(path), os.fspath(path)), _new_key()))
+        return cls(Grants(parse_tokens(read_secrets_file(path), os.fspath(path)), _new_key()))
 
     def __repr__(self) -> str:
         return f"<BearerTokens {self._grants!r}>"
@@ -144,7 +145,7 @@ class SignedCalls:
         :param used: the signatures that were used, where another gate had them before.
         :raises deferpost.errors.ConfigurationError: it cannot be read, or a line is wrong.
         """
-        return cls(parse_keys(_read(path), os.fspath(path)), now, used)
+        return cls(parse_keys(read_secrets_file(path), os.fspath(path)), now, used)
 
     def __repr__(self) -> str:
         return f"<SignedCalls of {len(self._keys)} keys>"
@@ -232,7 +233,7 @@ def authentication_of(
     if settings.operator_tokens is not None:
         with _collected(problems):
             path = settings.operator_tokens
-            operators = OperatorTokens.parse(_read(path), path, _new_key())
+            operators = OperatorTokens.parse(read_secrets_file(path), path, _new_key())
     if problems:
         raise ConfigurationError(problems)
     if tokens is not None and signed is not None:
@@ -252,8 +253,12 @@ def _new_key() -> bytes:
     return secrets.token_bytes(32)
 
 
-def _read(path: str | os.PathLike[str]) -> str:
-    """The text of a file of secrets."""
+def read_secrets_file(path: str | os.PathLike[str]) -> str:
+    """The text of a file of secrets.
+
+    :param path: of the file.
+    :raises deferpost.errors.ConfigurationError: it cannot be read.
+    """
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:

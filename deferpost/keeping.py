@@ -526,6 +526,14 @@ class Keeper:
         deleted: Deferred[bool] = self._store.delete(id)
         return deleted
 
+    @property
+    def store(self) -> Any:
+        """The open store (:class:`deferpost.interfaces.IJobStore`).
+
+        :raises deferpost.errors.StoreFailed: it is not open.
+        """
+        return self._store
+
     def authentic(self, id: str) -> bool:
         """See :meth:`deferpost.interfaces.IJobStore.authentic`."""
         return self._opened is not None and bool(self._opened.authentic(id))

@@ -150,7 +150,7 @@ class DaemonService(Service):
         gc.set_threshold(COLLECT_AFTER)
         self.runtime.start()
         if self._storage is not None:
-            self._storage.serve(self.runtime)
+            self.version.run_kept_jobs()
             self._storage.open()
         _log.info("deferpost {version} serves {app}", version=__version__, app=self._settings.app)
         if self._systemd.is_there:
@@ -204,8 +204,7 @@ class DaemonService(Service):
         else:
             if self._becoming is not None:
                 self._becoming.cancel()  # it looks at the version before
-            if self._storage is not None:
-                self._storage.serve(self.runtime)
+            self.version.run_kept_jobs()
             _allow_descriptors(self._settings.max_connections + OTHER_DESCRIPTORS)
             _log.info(
                 "reloaded in {seconds:.3f} s: deferpost {version} serves {app}",

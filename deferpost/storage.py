@@ -8,14 +8,16 @@ a reload gives its jobs to the new one.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from deferpost.authentication import read_secrets_file
 from deferpost.errors import ConfigurationError, StoreFailed
 from deferpost.jobs import Job
 from deferpost.keeping import Keeper
+from deferpost.notifying import Notifier
 from deferpost.records import JobRecord
 from deferpost.runtime import Runtime
 from deferpost.settings import Settings
@@ -24,9 +26,11 @@ from deferpost.web.exchange import log_failure
 from deferpost.web.jobs.addresses import base_of
 from deferpost.web.jobs.document import job_document, url_of
 from deferpost.web.kept import Keeping, response_of
+from deferpost.webhooks.delivery import HookSender
 from deferpost.webhooks.rules import HookHosts
+from deferpost.webhooks.signing import parse_secrets
 
-__all__ = ["Storage", "keeping_of"]
+__all__ = ["Hooks", "Storage", "hooks_of", "keeping_of"]
 
 _log = Logger(namespace="deferpost.kept")
 
@@ -56,6 +60,13 @@ class Storage:
             grace=settings.idempotency_grace,
             ageing=settings.priority_ageing,
         )
+        self._notifier = Notifier(
+            lambda: self.keeper.store,
+            reactor,
+            lambda record: job_document(record, self._public_url or "", None, time.time()),
+        )
+        self.keeper.hook_due = self._notifier.look
+        self._public_url = settings.public_url
         self._retry: Any = None
         self._said: str | None = None
         self._opening: Deferred[None] | None = None
@@ -94,15 +105,24 @@ class Storage:
             if not self._closed:
                 self._retry = self._reactor.callLater(AGAIN_SECONDS, self.open)
         else:
+            self._notifier.look()
             _log.info(
                 "jobs are kept in {path}; jobs that have not ended: {count}",
                 path=self._path,
                 count=unended,
             )
 
-    def serve(self, runtime: Runtime) -> None:
-        """Have jobs run by a version from now on."""
+    def serve(self, runtime: Runtime, hooks: Hooks | None, public_url: str | None) -> None:
+        """Have jobs run by a version from now on.
+
+        :param runtime: of the version.
+        :param hooks: how webhooks are told; None where none are.
+        :param public_url: where clients find the daemon.
+        """
+        self._public_url = public_url
         self.keeper.serve(runtime.dispatcher(), {route.path: route for route in runtime.routes})
+        if hooks is not None:
+            self._notifier.use(hooks.sender, hooks.hosts.check)
 
     def stop_feeding(self) -> None:
         """Begin no more jobs: the daemon is to end."""
@@ -111,6 +131,7 @@ class Storage:
     async def close(self) -> None:
         """End, after all that runs has ended."""
         self._closed = True
+        self._notifier.close()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
         if self._opening is not None:
@@ -118,11 +139,49 @@ class Storage:
         await self.keeper.close()
 
 
-def keeping_of(settings: Settings, storage: Storage | None) -> Keeping | None:
+class Hooks(NamedTuple):
+    """How webhooks are told.
+
+    :ivar hosts: which may be.
+    :ivar sender: makes one attempt.
+    """
+
+    hosts: HookHosts
+    sender: HookSender
+
+
+def hooks_of(settings: Settings, reactor: Any) -> Hooks | None:
+    """How webhooks are told, as settings say; None where none are.
+
+    :raises deferpost.errors.ConfigurationError: something of the settings makes no sense.
+    """
+    if not settings.webhook_hosts:
+        return None
+    if settings.store is None:
+        raise ConfigurationError(["webhook_hosts is for kept jobs, and store names no directory"])
+    if settings.webhook_secrets is None:
+        raise ConfigurationError(
+            ["webhooks are signed: webhook_hosts names some, and webhook_secrets no file"]
+        )
+    try:
+        hosts = HookHosts(settings.webhook_hosts)
+    except ValueError as error:
+        raise ConfigurationError([f"webhook_hosts: {error}"]) from None
+    path = settings.webhook_secrets
+    sender = HookSender(
+        reactor,
+        parse_secrets(read_secrets_file(path), path),
+        allow_private=settings.webhook_private,
+    )
+    return Hooks(hosts, sender)
+
+
+def keeping_of(settings: Settings, storage: Storage | None, hooks: Hooks | None) -> Keeping | None:
     """What the resources of a version share about kept jobs.
 
     :param settings: of the version.
     :param storage: keeps them; None where none are kept.
+    :param hooks: how webhooks are told; None where none are.
     :raises deferpost.errors.ConfigurationError: something of the settings makes no sense.
     """
     if storage is None:
@@ -130,10 +189,7 @@ def keeping_of(settings: Settings, storage: Storage | None) -> Keeping | None:
             raise ConfigurationError(["store was not set at the start: that takes a restart"])
         return None
     storage.check(settings)
-    try:
-        hosts = HookHosts(settings.webhook_hosts)
-    except ValueError as error:
-        raise ConfigurationError([f"webhook_hosts: {error}"]) from None
+    hosts = HookHosts() if hooks is None else hooks.hosts
     keeper, public_url = storage.keeper, settings.public_url
 
     def document(request: Any, record: JobRecord) -> bytes:

@@ -22,7 +22,7 @@ from deferpost.overseeing import check_paths, status_page
 from deferpost.replays import UsedSignatures
 from deferpost.runtime import Runtime, plans_of
 from deferpost.settings import Settings
-from deferpost.storage import Storage, keeping_of
+from deferpost.storage import Storage, hooks_of, keeping_of
 from deferpost.web.health import Livez, Readyz
 from deferpost.web.site import DaemonSite, DaemonWireSite
 from deferpost.web.tree import AppResource
@@ -80,6 +80,8 @@ class Version:
         self.settings = settings
         authentication = authentication_of(settings, used_signatures)
         self.operators = authentication.operators
+        self.hooks = hooks_of(settings, reactor)
+        self._storage = storage
         self.runtime = Runtime(
             app.routes,
             plans_of(settings, app),
@@ -89,7 +91,7 @@ class Version:
             directory=settings.temporary_directory,
             gate=authentication.gate,
             observer=observing.observer,
-            keeping=keeping_of(settings, storage),
+            keeping=keeping_of(settings, storage, self.hooks),
             rules=AdmissionRules(
                 queue_timeout=settings.queue_timeout or None,
                 total_timeout=settings.total_timeout or None,
@@ -139,6 +141,11 @@ class Version:
             site.change(self.root, self._limits())
         else:
             site.change(self.root)
+
+    def run_kept_jobs(self) -> None:
+        """Have the jobs that are kept run by this version from now on; its pools are started."""
+        if self._storage is not None:
+            self._storage.serve(self.runtime, self.hooks, self.settings.public_url)
 
     def close_status_page(self) -> None:
         """End the responses to those who watch this version; they come back to what is served."""

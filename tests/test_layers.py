@@ -49,7 +49,7 @@ LAYERS: Mapping[Layer, frozenset[str]] = {
         {"arriving", "bodies", "handlers", "joblog", "jsonlog", "metrics", "pools", "store"}
         | {"webhooks", "wire"}
     ),
-    Layer.COORDINATION: frozenset({"dispatch", "keeping", "recording"}),
+    Layer.COORDINATION: frozenset({"dispatch", "keeping", "notifying", "recording"}),
     Layer.EDGES: frozenset({"web"}),
     Layer.ASSEMBLY: frozenset(
         {ROOT, "app", "loading", "mount", "service", "tap"}

@@ -230,7 +230,7 @@ def clean(transaction: Transaction, now: float, most: int) -> int:
     """See :meth:`deferpost.interfaces.IJobStore.clean`."""
     rows = transaction.connection.execute(
         "SELECT number, result_file FROM jobs WHERE expires IS NOT NULL AND expires <= ? "
-        "ORDER BY expires LIMIT ?",
+        "AND hook_due IS NULL ORDER BY expires LIMIT ?",
         (now, most),
     ).fetchall()
     _forget(transaction, rows)
