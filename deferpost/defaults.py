@@ -115,6 +115,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         set up, at a reload.
     :param store: the directory in which accepted jobs are kept; ``None`` to keep none, so that
         every call is answered on its connection.
+    :param store_durable: whether what it has promised outlives a loss of power, and not only the
+        end of the daemon.
     :param result_ttl: seconds that a kept job is there when it has ended, for routes that set
         none.
     :param max_kept: how many kept jobs there may be that have not ended.
@@ -170,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_delay: float = 0.0
     reload_timeout: float = 120.0
     store: str | None = None
+    store_durable: bool = True
     result_ttl: float = 86_400.0
     max_kept: int = 100_000
     idempotency_grace: float = 60.0

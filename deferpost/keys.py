@@ -342,6 +342,11 @@ TOPICS: dict[str, tuple[Key, ...]] = {
             ),
         ),
         Key(
+            "store_durable",
+            "Whether what was promised outlives a loss of power, and not only the daemon's end.",
+            _YES_OR_NO,
+        ),
+        Key(
             "result_ttl",
             "How long a kept job is there when it has ended, for routes that set none.",
             _duration(0, 365 * _DAY, open_start=True, such_as='"24h" or "30m"'),

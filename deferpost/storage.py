@@ -52,7 +52,7 @@ class Storage:
         self._path = settings.store
         self._reactor = reactor
         self.keeper = Keeper(
-            lambda: SQLiteStore(self._path, reactor),
+            lambda: SQLiteStore(self._path, reactor, durable=settings.store_durable),
             reactor,
             response_of,
             _report,
