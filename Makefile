@@ -29,8 +29,9 @@ SECONDS ?= 60
 # bench joins the checks when it is there.
 CODE := deferpost tests examples twisted/plugins $(wildcard bench)
 # Trial test cases are told by their file names, as in tests/pools/test_behaviour_trial.py.  pytest
-# runs them too, before the others: see tests/conftest.py.
-TRIAL = $(subst /,.,$(patsubst %.py,%,$(shell find tests -name 'test_*_trial.py' | sort)))
+# runs them too, in processes of their own.
+CASES = $(shell find tests -name 'test_*_trial.py' | sort)
+TRIAL = $(subst /,.,$(patsubst %.py,%,$(CASES)))
 
 .PHONY: help run test lint types unit trial cover bench clean
 
@@ -59,7 +60,7 @@ test: $(STAMP) ## everything: lint, types, trial, and all tests with coverage
 	done; \
 	echo "== result"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; fi; \
-	$(BIN)/python -c "$$COUNT" $(REPORTS)/shared.xml $(REPORTS)/alone.xml; \
+	$(BIN)/python -c "$$COUNT" $(REPORTS)/cases.xml $(REPORTS)/shared.xml $(REPORTS)/alone.xml; \
 	[ -z "$$failed" ]
 
 lint: $(STAMP) ## ruff, its checks and its format
@@ -80,13 +81,16 @@ else
 	$(BIN)/trial --temp-directory=build/trial $(TRIAL)
 endif
 
-# Tests that wait leave the machine to others; those that compare times have it for themselves.
+# Trial's test cases have processes of their own: in one where pytest-twisted runs the reactor they
+# cannot, and pytest-xdist begins with groups.  Tests that wait leave the machine to others; those
+# that compare times have it for themselves.
 cover: $(STAMP) ## all tests by pytest, with branch coverage of every process
 	@rm -rf $(REPORTS) && mkdir -p $(REPORTS)
 	$(BIN)/coverage erase
 	@failed=; \
-	$(BIN)/coverage run -m pytest -n $(AT_ONCE) --dist loadgroup -m 'not alone' --junitxml=$(REPORTS)/shared.xml || failed=yes; \
-	$(BIN)/coverage run -m pytest -m alone --junitxml=$(REPORTS)/alone.xml || failed=yes; \
+	$(BIN)/coverage run -m pytest -n $(AT_ONCE) --junitxml=$(REPORTS)/cases.xml $(CASES) || failed=yes; \
+	$(BIN)/coverage run -m pytest -n $(AT_ONCE) --dist loadgroup -m 'not alone' --ignore-glob='*_trial.py' --junitxml=$(REPORTS)/shared.xml || failed=yes; \
+	$(BIN)/coverage run -m pytest -m alone --ignore-glob='*_trial.py' --junitxml=$(REPORTS)/alone.xml || failed=yes; \
 	[ -z "$$failed" ]
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report

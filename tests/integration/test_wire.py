@@ -20,7 +20,7 @@ from tests.integration.conftest import StartDaemon
 from tests.integration.daemon import ANY_PORT, Daemon, wait_until
 from tests.integration.hostile import RESET, request, send_until_full
 from tests.integration.limited import LIMITED
-from tests.integration.load import PeakMemory, pool, unlinked_bytes
+from tests.integration.load import PeakMemory, idle, pool, unlinked_bytes
 from tests.integration.test_hostile import file_of, no_error, open_gate, waits
 
 pytestmark = pytest.mark.integration
@@ -518,10 +518,11 @@ def test_departure_in_mid_upload(daemon: StartDaemon, kind: str, how: str) -> No
 def test_departure_while_nobody_reads(daemon: StartDaemon, kind: str, size: int) -> None:
     """A client that leaves while its handler does not read is noticed all the same."""
     site = daemon(STREAMS, ["body_window=0.5"], command=LIMITED)
+    idle(site)  # its workers are set up
     with site.connect() as client:
         client.send(announced(f"/{kind}/held", STREAMED, "X-Request-ID: leaves"))
+        send_until_full(client, bytes(size))  # at once: this client is not slow
         file_of(site, "leaves.begun")
-        send_until_full(client, bytes(size))
     file_of(site, "leaves.over" if kind == "thread" else "leaves.Canceled")
     wait_until(lambda: pool(site, kind) == (0, 0), SOON, "the worker is free")
     no_error(site)

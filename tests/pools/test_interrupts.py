@@ -29,10 +29,10 @@ def untraced() -> Iterator[None]:
     """
     tracers = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]  # as its documentation has it
+    threading.settrace(None)
     yield
     remove_mark()
-    threading.settrace(tracers[1])  # type: ignore[arg-type]  # as above
+    threading.settrace(tracers[1])
     sys.settrace(tracers[0])
 
 
