@@ -160,7 +160,7 @@ def test_killed_at_a_call(tmp_path: Path, call: str, number: int) -> None:
         ("fdatasync", "ENOSPC", "2+3"),
         ("fsync", "EIO", "3+2"),
         ("pwrite64", "ENOSPC", "20..40"),
-        ("pwrite64", "EIO", "9+7"),
+        ("pwrite64", "EIO", "9+100"),
     ],
 )
 def test_errors_of_the_disk(tmp_path: Path, call: str, error: str, when: str) -> None:
