@@ -25,7 +25,7 @@ from tests.store.mounts import remount, small_disk
 
 
 class _OnDisk(StoreSuite, TestCase):
-    reactor = reactor
+    reactor: Any = reactor
 
     def setUp(self) -> None:
         super().setUp()
@@ -238,13 +238,14 @@ class GroupTests(_OnDisk):
     async def test_answered_together(self) -> None:
         """Of what was written at once the reactor hears at once, in order."""
         woken: list[Any] = []
+        real = self.reactor
 
         class Reactor:
             def callFromThread(self, function: Any) -> None:
                 woken.append(function)
-                reactor.callFromThread(function)  # type: ignore[attr-defined]
+                real.callFromThread(function)
 
-            callLater = reactor.callLater  # type: ignore[attr-defined]
+            callLater = real.callLater
 
         self.reactor = Reactor()
         await self.open_store()
