@@ -224,5 +224,5 @@ def test_a_file_before_its_name(tmp_path: Path) -> None:
 def test_one_for_many(tmp_path: Path) -> None:
     """Jobs that come at the same time are made durable together."""
     synced = _synced(tmp_path, 64, 640, "100")
-    # 640 jobs, 213 starts and 71 ends, one by one, would be 924.
-    assert synced.count("jobs.sqlite3-wal") < 924 / 8
+    # 640 jobs, 213 starts and 71 ends, one by one, would be 924; never are more than 64 under way.
+    assert 924 / 64 <= synced.count("jobs.sqlite3-wal") < 924 / 8
