@@ -89,6 +89,7 @@ class LifeBehaviour(StoreSuite):
             record = await self.running()
             await self.store.write(record.id, b"lost" + LARGE)
             self.assertEqual((await self.store.requeue(record.id)).state, State.QUEUED)
+            await self.store.write(record.id, b"late")  # of the run that was lost
             await self.store.start(record.id, self.time)
             await gatherResults([self.store.write(record.id, piece) for _ in range(3)])
             await self.store.finish(record.id, self.outcome(), None)

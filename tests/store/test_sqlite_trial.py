@@ -207,6 +207,19 @@ class DirectoryTests(_OnDisk):
         await self.open_store()
         self.assertEqual(await self.result_of(record.id), LARGE)
 
+    async def test_no_row_stays(self) -> None:
+        """Of a job that was forgotten nothing is left in the database."""
+        await self.open_store()
+        record = await self.ended(key=self.key(), webhook="https://example.com/")
+        await self.store.delete(record.id)
+        await self.ended(ttl=1.0)
+        await self.store.clean(self.time + 1, 10)
+        await self.store.close()
+        with closing(sqlite3.connect(self.database)) as connection:
+            for table in ("jobs", "calls", "results", "events"):
+                count = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                self.assertEqual((table, count), (table, 0))
+
     async def test_a_file_is_gone(self) -> None:
         """A body that somebody has removed is said to be missing, and harms no other."""
         await self.open_store()
@@ -234,6 +247,14 @@ class GroupTests(_OnDisk):
         self.assertEqual([answer.is_new for answer in answers], [True] * 19)
         numbers = [answer.record.number for answer in answers]
         self.assertEqual(numbers, sorted(set(numbers)))
+
+    async def test_no_body_of_what_is_not_kept(self) -> None:
+        """Where a job cannot be kept, its body is not either."""
+        await self.open_store()
+        with self.assertRaises(UnicodeEncodeError):
+            await self.store.accept(self.new_job("\ud800"), self.file(LARGE))
+        await self.store.close()
+        self.assertEqual(self.files(), set())
 
     async def test_answered_together(self) -> None:
         """Of what was written at once the reactor hears at once, in order."""
