@@ -71,7 +71,7 @@ class LifeBehaviour(StoreSuite):
     async def test_results(self) -> None:
         """A result of any size, in whatever form it comes, is kept as it is."""
         await self.open_store()
-        for data in (b"", b"a", LARGE[:16385], LARGE * 2):
+        for data in (b"", b"a", LARGE[:32769], LARGE * 2):
             for body in (data, io.BytesIO(data), self.file(b"skipped" + data)):
                 if not isinstance(body, (bytes, io.BytesIO)):
                     body.seek(7)

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,28 @@ class GroupTests(_OnDisk):
             await self.store.accept(self.new_job("\ud800"), self.file(LARGE))
         await self.store.close()
         self.assertEqual(self.files(), set())
+
+    async def test_a_large_copy_holds_up_nobody(self) -> None:
+        """While a large body is copied other jobs are kept, with bodies of their own."""
+        await self.open_store()
+        gate = threading.Event()
+
+        class Slow(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                gate.wait(30.0)
+                return super().read(size)
+
+        slow = self.new_job(body_bytes=len(LARGE) + 1)
+        asked = self.store.accept(slow, Slow(LARGE + b"1"))
+        asked.addErrback(lambda _: gate.set())
+        for body in (b"small", LARGE[:100_000], LARGE + b"1"):
+            record = await self.accepted(body)
+            await self.store.finish(record.id, self.outcome(), body)
+            self.assertEqual(await self.result_of(record.id), body)
+        self.assertFalse(asked.called)
+        gate.set()
+        self.assertTrue((await asked).is_new)
+        self.assertEqual(await self.body_of(slow.id), LARGE + b"1")
 
     async def test_answered_together(self) -> None:
         """Of what was written at once the reactor hears at once, in order."""
