@@ -36,6 +36,10 @@ T = TypeVar("T")
 #: What the writer does; see :class:`deferpost.store.writer.Write`.
 Work = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
 
+#: How many threads copy bodies that are not large: most of the time they wait for the disk, which
+#: serves several at once.
+_SMALL_THREADS = 4
+
 #: How many threads copy large bodies.
 _LARGE_THREADS = 2
 
@@ -57,8 +61,9 @@ class Errands:
     :param most_waiting: how many things may wait.
 
     :ivar place: the directory that was taken; once this is open.
-    :ivar copier: copies bodies that are not large, and pieces of results, in order.
-    :ivar large: copies large bodies, several at once.
+    :ivar pieces: writes pieces of bodies, in order.
+    :ivar small: copies bodies that are not large.
+    :ivar large: copies large bodies, and removes them.
     """
 
     place: StoreDirectory
@@ -92,7 +97,7 @@ class Errands:
         if self._stage is not _Stage.NEW:
             return fail(self.not_open())
         self._stage = _Stage.OPENING
-        self.large = self._lane("store-copier", _LARGE_THREADS)
+        self.large = self._lane("store-large", _LARGE_THREADS)
         answer: Deferred[StoreDirectory] = Deferred()
 
         def failed_for_good(error: BaseException) -> None:
@@ -114,7 +119,8 @@ class Errands:
     def _start(self, place: StoreDirectory) -> None:
         self.place = place
         self._reader = self._lane("store-reader")
-        self.copier = self._lane("store-files")
+        self.pieces = self._lane("store-pieces")
+        self.small = self._lane("store-copier", _SMALL_THREADS)
         self._writer = Writer(
             lambda: schema.connect(place.database, durable=self._durable),
             self._answers,
@@ -152,10 +158,11 @@ class Errands:
         self._reader.put(self.place.connection.close, _heard)
         await self._reader.stop()
         await self._writer.stop()
-        self.copier.put(last, _heard)
-        await self.copier.stop()
-        await self.large.stop()  # of what the others left behind to be removed
-        self.place.lock.release()
+        await self.small.stop()
+        await self.large.stop()  # which removes what the others have left behind
+        self.pieces.put(last, _heard)
+        self.pieces.put(self.place.lock.release, _heard)
+        await self.pieces.stop()
 
     # What is asked for.
 
@@ -216,11 +223,11 @@ class Errands:
             name, writer, lambda said: writer.put(Write(work, given, said)), settle=settle
         )
 
-    def copy(self, name: str, lane: Lane, work: Callable[[], None]) -> Deferred[None]:
-        """Have something copied, and nothing written, however much waits."""
+    def piece(self, name: str, work: Callable[[], None]) -> Deferred[None]:
+        """Have a piece of a body written, however much waits."""
         if self._stage is not _Stage.OPEN:
             return fail(self.not_open())
-        return self._ask(name, lane, lambda said: lane.put(work, said))
+        return self._ask(name, self.pieces, lambda said: self.pieces.put(work, said))
 
     def copy_and_write(
         self,

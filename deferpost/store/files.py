@@ -18,8 +18,9 @@ __all__ = ["INLINE_BYTES", "BodyFiles", "Content", "Part", "sync_directory"]
 
 _log = Logger(namespace="deferpost.store")
 
-#: Bytes up to which a body stands in the database itself.
-INLINE_BYTES = 16 * 1024
+#: Bytes up to which a body stands in the database itself: a file of its own costs two waits for the
+#: disk, and more of these than the bytes are worth that are written twice in the database.
+INLINE_BYTES = 32 * 1024
 
 #: Bytes that are copied at once.
 _PIECE_BYTES = 256 * 1024

@@ -158,7 +158,7 @@ class SQLiteStore:
         else:
             answer = errands.copy_and_write(
                 job.id,
-                errands.large if job.body_bytes > _LARGE_BYTES else errands.copier,
+                errands.large if job.body_bytes > _LARGE_BYTES else errands.small,
                 lambda: errands.place.files.keep(body),
                 changing.accept,
                 lambda content: (job, content),
@@ -204,7 +204,7 @@ class SQLiteStore:
 
         if not self._errands.is_open:
             return fail(self._errands.not_open())
-        return self._errands.copy(id, self._errands.copier, write)
+        return self._errands.piece(id, write)
 
     def finish(
         self, id: str, outcome: Outcome, body: bytes | BinaryIO | None
@@ -243,7 +243,7 @@ class SQLiteStore:
         if not isinstance(body, bytes):
             return self._errands.large, lambda: files.keep(body)
         is_large = len(body) > _LARGE_BYTES
-        lane = self._errands.large if is_large else self._errands.copier
+        lane = self._errands.large if is_large else self._errands.small
         return lane, lambda: files.keep_bytes(body)
 
     def _written(self, id: str) -> Content:

@@ -71,7 +71,7 @@ class LifeBehaviour(StoreSuite):
     async def test_results(self) -> None:
         """A result of any size, in whatever form it comes, is kept as it is."""
         await self.open_store()
-        for data in (b"", b"a", LARGE[:16385], LARGE * 2):
+        for data in (b"", b"a", LARGE[:32769], LARGE * 2):
             for body in (data, io.BytesIO(data), self.file(b"skipped" + data)):
                 if not isinstance(body, (bytes, io.BytesIO)):
                     body.seek(7)
@@ -89,6 +89,7 @@ class LifeBehaviour(StoreSuite):
             record = await self.running()
             await self.store.write(record.id, b"lost" + LARGE)
             self.assertEqual((await self.store.requeue(record.id)).state, State.QUEUED)
+            await self.store.write(record.id, b"late")  # of the run that was lost
             await self.store.start(record.id, self.time)
             await gatherResults([self.store.write(record.id, piece) for _ in range(3)])
             await self.store.finish(record.id, self.outcome(), None)

@@ -82,7 +82,7 @@ class AcceptBehaviour(StoreSuite):
     async def test_bodies(self) -> None:
         """A body of any size, in memory or in a file, is kept as it is, and closed."""
         await self.open_store()
-        for data in (b"", b"a", LARGE[:16384], LARGE[:16385], LARGE, LARGE * 2):
+        for data in (b"", b"a", LARGE[:32768], LARGE[:32769], LARGE, LARGE * 2):
             for body in (io.BytesIO(data), self.file(data)):
                 job = self.new_job(body_bytes=len(data))
                 answer = await self.store.accept(job, body)

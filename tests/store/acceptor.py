@@ -4,7 +4,8 @@
 accept one job after the other, with bodies of the given sizes in turns, until there were COUNT of
 them; then it closes the store.  It writes a line with the id of each.  Of every third job it
 notes that it was started, and of every ninth that it has ended, and writes ``started`` or ``ended``
-before the id.
+before the id.  Where the store fails, it writes ``still`` and what it had written of the job
+before, ``refused`` if that was nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
+from deferpost.errors import StoreFailed
 from deferpost.model import CallHead, State
 from deferpost.records import NewJob, Outcome
 from deferpost.store.sqlite import SQLiteStore
@@ -51,15 +53,21 @@ async def _client(store: SQLiteStore, numbers: Iterator[int], sizes: list[int]) 
             ttl=3600.0,
             body_bytes=size,
         )
-        await store.accept(job, io.BytesIO(content_of(id, size)))
-        _say("accepted", id)
-        if number % 3 == 0:
-            await store.start(id, time.time())
-            _say("started", id)
-        if number % 9 == 0:
-            outcome = Outcome(state=State.SUCCEEDED, at=time.time(), status=200)
-            await store.finish(id, outcome, content_of(id, size))
-            _say("ended", id)
+        word = "refused"
+        try:
+            await store.accept(job, io.BytesIO(content_of(id, size)))
+            _say(word := "accepted", id)
+            if number % 3 == 0:
+                await store.start(id, time.time())
+                _say(word := "started", id)
+            if number % 9 == 0:
+                outcome = Outcome(state=State.SUCCEEDED, at=time.time(), status=200)
+                await store.finish(id, outcome, content_of(id, size))
+                _say("ended", id)
+        except StoreFailed as error:
+            if error.fatal:
+                raise
+            _say("still", word, id)
 
 
 async def _accept(reactor: Any, directory: str, clients: str, count: str, *sizes: str) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.store.mounts import remount, small_disk
 
 
 class _OnDisk(StoreSuite, TestCase):
-    reactor = reactor
+    reactor: Any = reactor
 
     def setUp(self) -> None:
         super().setUp()
@@ -207,6 +208,19 @@ class DirectoryTests(_OnDisk):
         await self.open_store()
         self.assertEqual(await self.result_of(record.id), LARGE)
 
+    async def test_no_row_stays(self) -> None:
+        """Of a job that was forgotten nothing is left in the database."""
+        await self.open_store()
+        record = await self.ended(key=self.key(), webhook="https://example.com/")
+        await self.store.delete(record.id)
+        await self.ended(ttl=1.0)
+        await self.store.clean(self.time + 1, 10)
+        await self.store.close()
+        with closing(sqlite3.connect(self.database)) as connection:
+            for table in ("jobs", "calls", "results", "events"):
+                count = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                self.assertEqual((table, count), (table, 0))
+
     async def test_a_file_is_gone(self) -> None:
         """A body that somebody has removed is said to be missing, and harms no other."""
         await self.open_store()
@@ -217,6 +231,76 @@ class DirectoryTests(_OnDisk):
             await self.store.call(record.id)
         self.assertIn("No such file", str(raised.exception))
         await self.accepted(LARGE)
+
+
+class GroupTests(_OnDisk):
+    """What is done in one transaction."""
+
+    async def test_one_that_cannot_be_kept(self) -> None:
+        """What fails takes nothing else with it that was to be written at the same time."""
+        await self.open_store()
+        jobs = [self.new_job() for _ in range(20)]
+        jobs[7] = self.new_job("\ud800")  # which has no bytes
+        asked = [self.store.accept(job, io.BytesIO(b"body")) for job in jobs]
+        with self.assertRaises(UnicodeEncodeError):
+            await asked.pop(7)
+        answers = await gatherResults(asked)
+        self.assertEqual([answer.is_new for answer in answers], [True] * 19)
+        numbers = [answer.record.number for answer in answers]
+        self.assertEqual(numbers, sorted(set(numbers)))
+
+    async def test_no_body_of_what_is_not_kept(self) -> None:
+        """Where a job cannot be kept, its body is not either."""
+        await self.open_store()
+        with self.assertRaises(UnicodeEncodeError):
+            await self.store.accept(self.new_job("\ud800"), self.file(LARGE))
+        await self.store.close()
+        self.assertEqual(self.files(), set())
+
+    async def test_a_large_copy_holds_up_nobody(self) -> None:
+        """While a large body is copied other jobs are kept, with bodies of their own."""
+        await self.open_store()
+        gate = threading.Event()
+
+        class Slow(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                gate.wait(30.0)
+                return super().read(size)
+
+        slow = self.new_job(body_bytes=len(LARGE) + 1)
+        asked = self.store.accept(slow, Slow(LARGE + b"1"))
+        asked.addErrback(lambda _: gate.set())
+        for body in (b"small", LARGE[:100_000], LARGE + b"1"):
+            record = await self.accepted(body)
+            await self.store.finish(record.id, self.outcome(), body)
+            self.assertEqual(await self.result_of(record.id), body)
+        self.assertFalse(asked.called)
+        gate.set()
+        self.assertTrue((await asked).is_new)
+        self.assertEqual(await self.body_of(slow.id), LARGE + b"1")
+
+    async def test_answered_together(self) -> None:
+        """Of what was written at once the reactor hears at once, in order."""
+        woken: list[Any] = []
+        real = self.reactor
+
+        class Reactor:
+            def callFromThread(self, function: Any) -> None:
+                woken.append(function)
+                real.callFromThread(function)
+
+            callLater = real.callLater
+
+        self.reactor = Reactor()
+        await self.open_store()
+        del woken[:]
+        order: list[int] = []
+        asked = [self.store.accept(self.new_job(), io.BytesIO(b"body")) for _ in range(200)]
+        for each in asked:
+            each.addCallback(lambda answer: order.append(answer.record.number))
+        await gatherResults(asked)
+        self.assertEqual(order, list(range(1, 201)))
+        self.assertLess(len(woken), 20)
 
 
 class BoundTests(_OnDisk):
