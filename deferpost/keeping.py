@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,6 +26,7 @@ from deferpost.backlog import Backlog, Waiting
 from deferpost.dispatch import Dispatcher
 from deferpost.errors import (
     DeadlineExceeded,
+    HandlerFailed,
     HTTPError,
     NotStarted,
     PoolBroken,
@@ -59,9 +60,14 @@ BEAT_SECONDS = 0.5
 #: Seconds between two attempts of a store that could not write.
 RETRY_SECONDS = 1.0
 
+#: How often a store that is well may fail to finish what was streamed into it, before that is lost.
+STREAM_MOST = 2
+
 #: Seconds between two looks for jobs that are to be forgotten, and how many go at once.
 CLEAN_SECONDS, CLEAN_MOST = 5.0, 500
 
+#: How often a call is read before its job has failed: a store that is well may have lost its body.
+READ_MOST = 10
 
 #: Bytes of a body that may stay in memory until its job runs, and of how many jobs.
 FRESH_BYTES, FRESH_MOST = 16 * 1024, 1000
@@ -94,9 +100,14 @@ class Kept:
     :ivar request_id: the id of the request that brought it.
     :ivar route: its route.
     :ivar urgency: 0 for the most urgent to 7 for the least.
+    :ivar start_by: when it must have started, for the first time, or be over.
+    :ivar finish_by: when it must be over.
     :ivar lane: where it waits; None once it has begun.
     :ivar job: its run; None while there is none.
-    :ivar began: whether this process has begun to run it.
+    :ivar starting: whether the store is being told that a run of it begins.
+    :ivar noted: whether the store has it as one that runs.
+    :ivar began: whether the code of the run that is noted may have begun.
+    :ivar unread: how often its call could not be read.
     :ivar stopped: why it is to end; None while it is not.
     :ivar ending: whether its outcome is known, and on its way to the store.
     :ivar attached: how many clients wait for it on a connection.
@@ -108,18 +119,22 @@ class Kept:
         "began",
         "created",
         "ending",
+        "finish_by",
         "fresh",
         "grace",
         "id",
         "job",
         "lane",
+        "noted",
         "promised",
         "request_id",
         "route",
         "same",
         "start_by",
+        "starting",
         "stopped",
         "told",
+        "unread",
         "urgency",
     )
 
@@ -129,10 +144,13 @@ class Kept:
         self.route = record.route
         self.urgency = record.urgency
         self.created = record.created
-        self.start_by = record.start_by
+        self.finish_by = record.finish_by
+        points = (record.finish_by, None if record.attempt else record.start_by)
+        self.start_by = min((each for each in points if each is not None), default=None)
         self.lane: _Lane | None = None
         self.job: Job | None = None
-        self.began = False
+        self.starting = self.noted = self.began = False
+        self.unread = 0
         self.stopped: Reason | None = None
         self.ending = False
         self.attached = 0
@@ -226,6 +244,8 @@ class Keeper:
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._ailing = False
         self._feeding = True
+        self._closing = False
+        self._unrecorded = 0  # ends that are not in the store yet
         self._timers: dict[str, Any] = {}
         self._quiet: list[Deferred[None]] = []
         #: Called when a job with a webhook may have ended.
@@ -238,7 +258,7 @@ class Keeper:
 
         Those that ran at that moment run again if they may, and have failed if not.
 
-        :returns: how many wait to be run.
+        :returns: how many have not ended.
         :raises deferpost.errors.StoreFailed: it cannot be opened.
         """
         store = self._make_store()
@@ -250,7 +270,7 @@ class Keeper:
             if record.state is State.QUEUED:
                 self._wait(kept, record.pool)
             else:
-                await self._recover(kept, record)
+                self._spawn(self._recover(kept, record), kept)
         self._later("clean", CLEAN_SECONDS, self._clean)
         self._later("beat", BEAT_SECONDS, self._tell_progress)
         self._feed_all()
@@ -272,13 +292,17 @@ class Keeper:
         if record.state is State.CANCELING:
             reason = record.reason or Reason.REQUESTED
             await self._end(kept, self._stopped_outcome(kept, reason, record.rung))
-        elif record.retries > 0 and await self._store.requeue(record.id) is not None:
+            return
+        kept.noted = kept.began = True
+        if record.retries > 0 and await self._requeued(kept):
             _log.warn(
                 "[{job}] {route}: the daemon ended while it ran; it runs again",
                 job=record.request_id,
                 route=record.route,
             )
             self._wait(kept, record.pool, first=True)
+        elif kept.stopped is not None:
+            await self._end(kept, self._stopped_outcome(kept, kept.stopped, Rung.REMOVED))
         else:
             _log.error(
                 "[{job}] {route}: the daemon ended while it ran; it is not run again",
@@ -287,6 +311,26 @@ class Keeper:
             )
             error = WorkerLost("the daemon ended")
             await self._end(kept, self._outcome_of(kept, State.FAILED, Reason.WORKER_LOST, error))
+
+    async def _requeued(self, kept: Kept) -> bool:
+        """Have the store know that a job runs once more; it is tried until the store can.
+
+        :returns: whether it may run again.
+        """
+        while True:
+            try:
+                record = await self._store.requeue(kept.id)
+            except StoreFailed as error:
+                if error.fatal or self._closing:
+                    raise
+                self._ail(error)
+                await deferLater(self._reactor, RETRY_SECONDS)
+                continue
+            if record is None or kept.stopped is not None:
+                return False
+            kept.noted = kept.began = False
+            self._changed(kept.id)
+            return True
 
     def serve(self, dispatcher: Dispatcher, routes: Mapping[str, Route]) -> None:
         """Have jobs run there from now on; what runs elsewhere ends there.
@@ -304,43 +348,65 @@ class Keeper:
         for lane in list(self._lanes.values()):
             if lane.size == 0:  # the routes of what waits here have another pool, or are gone
                 while (waiting := lane.backlog.take()) is not None:
-                    kept = self._kept[waiting.id]
-                    route = routes.get(kept.route)
-                    if route is None:
-                        self._spawn(self._end(kept, self._gone_outcome(kept)), kept)
-                    else:
-                        self._wait(kept, route.pool)
+                    self._wait(self._kept[waiting.id], lane.name)
         self._feed_all()
 
     def stop_feeding(self) -> None:
-        """Give nothing more to the pools: what waits is run by the process after this one."""
+        """Give nothing more to the pools: what waits is run by the process after this one.
+
+        Those who wait for it on a connection are told.
+        """
         self._feeding = False
         if "deadlines" in self._timers:
             self._stop_timer("deadlines")
         for waiter, id in list(self._impatient.items()):
             self._tired(id, waiter)
+        for id in list(self._waiters):
+            kept = self._kept.get(id)
+            if kept is not None and kept.lane is not None and kept.job is None:
+                self._disappoint(id, ShuttingDown("the service is stopping"))
+
+    def _disappoint(self, id: str, error: Exception) -> None:
+        """Tell those who wait for a job that they will not see its end."""
+        for waiter in self._waiters.pop(id, ()):
+            self._impatient.pop(waiter, None)
+            waiter.errback(error)
 
     async def close(self) -> None:
-        """End, when what has ended is recorded; the pools are stopped before."""
+        """End, when what has ended is recorded; the pools are stopped before.
+
+        What the store cannot record now is, to the process after this one, a job that ran.
+        """
         self.stop_feeding()
+        self._closing = True
         for name in list(self._timers):
             self._stop_timer(name)
         for lane in self._lanes.values():
-            if lane.pause is not None and lane.pause.active():
+            if lane.pause is not None:
                 lane.pause.cancel()
+                lane.pause = None
+        for id in list(self._waiters):
+            kept = self._kept.get(id)
+            if kept is None or not kept.ending:
+                self._disappoint(id, ShuttingDown("the service is stopping"))
         for kept in self._kept.values():
-            if kept.grace is not None and kept.grace.active():
-                kept.grace.cancel()
-        if any(kept.ending for kept in self._kept.values()):
+            self._no_grace(kept)
+        if self._unrecorded:
             quiet: Deferred[None] = Deferred()
             self._quiet.append(quiet)
             await quiet
-        waiters, self._waiters = self._waiters, {}
-        for each in waiters.values():
-            for waiter in each:
-                waiter.errback(ShuttingDown("the service is stopping"))
+        for id in list(self._waiters):
+            self._disappoint(id, ShuttingDown("the service is stopping"))
         if self._opened is not None:
             await self._opened.close()
+
+    def _recorded_one(self) -> None:
+        """The end of a job is in the store, or will not be."""
+        self._unrecorded -= 1
+        if not self._unrecorded and self._quiet:
+            quiet, self._quiet = self._quiet, []
+            for each in quiet:
+                each.callback(None)
 
     # New jobs.
 
@@ -451,9 +517,14 @@ class Keeper:
             None for as long as it takes.
         :returns: the job as it is then; None where there is none.
         :raises deferpost.errors.ShuttingDown: it was not over when all of this was.
+        :raises deferpost.errors.StoreFailed: its end cannot be recorded, or not be read.
         """
         kept = self._kept.get(id)
         patient = seconds is None
+        if kept is not None and patient and not kept.ending:
+            waits = kept.lane is not None and kept.job is None
+            if self._closing or (waits and not self._feeding):
+                raise ShuttingDown("the service is stopping")
         if kept is not None and (patient or (seconds > 0 and self._feeding)):  # type: ignore[operator]  # it is a number
             waiter: Deferred[JobRecord | None] = Deferred()
             self._waiters.setdefault(id, []).append(waiter)
@@ -549,7 +620,7 @@ class Keeper:
             where nothing was measured yet.
         """
         kept = self._kept.get(id)
-        if kept is None or kept.began or kept.lane is None:
+        if kept is None or kept.lane is None:
             return None
         lane = kept.lane
         before = lane.backlog.position(id, kept.urgency)
@@ -572,9 +643,12 @@ class Keeper:
         kept = self._kept.get(id)
         if kept is not None:
             kept.attached += 1
-            if kept.grace is not None:
-                kept.grace.cancel()
-                kept.grace = None
+            self._no_grace(kept)
+
+    def _no_grace(self, kept: Kept) -> None:
+        grace, kept.grace = kept.grace, None
+        if grace is not None:
+            grace.cancel()
 
     def detach(self, id: str, *, promised: bool, cancel: bool, keyed: bool) -> None:
         """It waits no more.
@@ -590,6 +664,8 @@ class Keeper:
         kept.promised = kept.promised or promised
         if kept.promised or kept.attached > 0 or not cancel or kept.ending:
             return
+        if keyed and self._closing:
+            return  # its client may come back to the process after this one
         if keyed and self._grace > 0:
             kept.grace = self._reactor.callLater(self._grace, self._abandoned, kept)
         else:
@@ -615,12 +691,13 @@ class Keeper:
         if kept.stopped is not None or kept.ending:
             return
         kept.stopped = reason
+        self._no_more_same(kept)
         lane = kept.lane
         if lane is not None and lane.backlog.remove(kept.id, kept.urgency):
             kept.lane = None
             await self._end(kept, self._stopped_outcome(kept, reason, Rung.REMOVED))
             return
-        if kept.began:
+        if kept.starting or kept.noted:
             try:
                 await self._store.cancel(kept.id, reason)
             except StoreFailed as error:
@@ -628,6 +705,12 @@ class Keeper:
             self._changed(kept.id)
         if kept.job is not None:
             kept.job.cancel(reason)
+
+    def _no_more_same(self, kept: Kept) -> None:
+        """What comes now and is the same is a job of its own."""
+        same, kept.same = kept.same, None
+        if same is not None:
+            del self._same[same]
 
     # Feeding the pools.
 
@@ -639,13 +722,18 @@ class Keeper:
 
     def _wait(self, kept: Kept, pool: str, *, first: bool = False) -> None:
         """Have a job wait for its pool."""
+        kept.job = None
         route = self._routes.get(kept.route)
+        if route is None and self._dispatcher is not None:
+            self._spawn(self._end(kept, self._gone_outcome(kept)), kept)
+            return
         lane = self._lane(pool if route is None else route.pool)
         kept.lane = lane
-        kept.job = None
         (lane.backlog.put_first if first else lane.backlog.put)(kept.waiting)
         if kept.start_by is not None:
             self._look_at_deadlines()
+        if not self._feeding:
+            self._disappoint(kept.id, ShuttingDown("the service is stopping"))
         self._feed(lane)
 
     def _feed_all(self) -> None:
@@ -675,98 +763,154 @@ class Keeper:
         lane.pause = None
         self._feed(lane)
 
-    def _back(self, kept: Kept, lane: _Lane, pause: float | None) -> None:
+    def _back(
+        self, kept: Kept, lane: _Lane, pause: float | None = None, *, first: bool = True
+    ) -> None:
         """It could not be run now; it is the next, after a pause."""
         lane.ahead -= 1
-        if pause is not None:
+        if pause is not None and self._feeding:
             self._pause(lane, pause)
-        self._wait(kept, lane.name, first=True)
+        self._wait(kept, lane.name, first=first)
+        self._feed(lane)  # which it may not have gone back to
+
+    def _free(self, lane: _Lane) -> None:
+        """One of those ahead of the workers is so no longer."""
+        lane.ahead -= 1
+        self._feed(lane)
 
     async def _give(self, kept: Kept, lane: _Lane, dispatcher: Dispatcher) -> None:
         """Give a job to its pool, and record how it ends."""
         route = self._routes.get(kept.route)
         if route is None:
-            lane.ahead -= 1
+            self._free(lane)
             await self._end(kept, self._gone_outcome(kept))
             return
         try:
             record, call = await self._fetched(kept)
         except StoreFailed as error:
             self._ail(error)
-            self._back(kept, lane, RETRY_SECONDS)
+            kept.unread += 1
+            if kept.unread < READ_MOST or kept.stopped is not None or error.fatal:
+                self._back(kept, lane, RETRY_SECONDS, first=False)
+                return
+            _log.error(
+                "[{job}] {route}: its call cannot be read, and is not run: {error}",
+                job=kept.request_id,
+                route=kept.route,
+                error=error.reason,
+            )
+            self._free(lane)
+            await self._end(kept, self._outcome_of(kept, State.FAILED, Reason.ERROR, error))
             return
         if record is None or call is None or kept.stopped is not None:
-            lane.ahead -= 1
             if call is not None:
                 call.body.close()
+            self._free(lane)
             if kept.stopped is not None:
                 await self._end(kept, self._stopped_outcome(kept, kept.stopped, Rung.REMOVED))
+            else:  # its end is in the store, though the store has said that it failed
+                self._is_over(kept, record)
             return
-        run = _Run(kept, lane)
+        if not self._feeding or self._dispatcher is not dispatcher:
+            call.body.close()
+            self._back(kept, lane)
+            return
+        run = _Run(kept, lane, self._code_ended)
         ahead = self._now() - self._wall()  # of the clock that outlives a process
+        finish_by = None if kept.finish_by is None else kept.finish_by + ahead
         try:
             job, answer = dispatcher.submit_kept(
                 route.pool,
-                _replaced(
-                    call.head,
-                    finish_by=None if record.finish_by is None else record.finish_by + ahead,
-                ),
+                _replaced(call.head, finish_by=finish_by),
                 call.body,
                 created=record.created + ahead,
-                start_by=None if record.start_by is None else record.start_by + ahead,
+                start_by=None if kept.start_by is None else kept.start_by + ahead,
                 urgency=kept.urgency,
                 retries=record.retries,
-                permit=lambda job: Deferred.fromCoroutine(self._permit(run, job)),
+                permit=lambda job: self._asked(run, job),
                 on_end=run.ended,
             )
         except (PoolFull, PoolBroken, ShuttingDown) as error:
             call.body.close()
-            self._back(kept, lane, getattr(error, "retry_after", 1) if self._feeding else None)
+            self._back(kept, lane, getattr(error, "retry_after", 1))
+            return
+        except Exception as error:
+            _log.failure("[{job}] could not be given to its pool", job=kept.request_id)
+            call.body.close()
+            self._free(lane)
+            await self._end(kept, self._outcome_of(kept, State.FAILED, Reason.ERROR, error))
             return
         job.body_bytes = record.body_bytes
         kept.job = job
-        if kept.stopped is not None:
-            job.cancel(kept.stopped)
         await self._see_through(run, answer)
 
     async def _fetched(self, kept: Kept) -> tuple[JobRecord | None, StoredCall | None]:
         """What it takes to run a job: from memory where it has just come, else from the store."""
-        fresh, kept.fresh = kept.fresh, None
+        fresh = kept.fresh
         if fresh is not None:
-            self._fresh -= 1
+            self._drop_fresh(kept)
             return fresh.record, StoredCall(fresh.head, io.BytesIO(fresh.data))
         record = await self._store.get(kept.id)
         return record, await self._store.call(kept.id)
 
-    async def _permit(self, run: _Run, job: Job) -> None:
-        """A worker has a job: have the store know before its code begins."""
+    def _drop_fresh(self, kept: Kept) -> None:
+        if kept.fresh is not None:
+            kept.fresh = None
+            self._fresh -= 1
+
+    def _asked(self, run: _Run, job: Job) -> Deferred[None]:
+        """A worker has a job, and asks whether its code may begin.
+
+        :returns: a Deferred of the permission, which may be canceled: what the store has been told
+            is known all the same.
+        """
+        answer: Deferred[None] = Deferred()
+        run.asked = answer
+        permitting: Deferred[None] = run.lock.run(
+            lambda: Deferred.fromCoroutine(self._permit(run, answer))
+        )
+        permitting.addBoth(answer.callback)
+        return answer
+
+    async def _permit(self, run: _Run, answer: Deferred[None]) -> None:
+        """Have the store know that a run begins, before the code of its handler does."""
         kept = run.kept
-        if kept.stopped is not None:
-            raise NotStarted("it is canceled")
+        run.permitted = False
+        if not run.waits(answer):
+            raise NotStarted("it was stopped before its code began")
+        kept.starting = True
         try:
-            if run.began and await self._store.requeue(kept.id) is None:
-                raise NotStarted("it has ended")
-            if await self._store.start(kept.id, self._wall()) is None:
-                raise NotStarted("it has ended")
+            if kept.began:  # its worker was lost
+                if await self._store.requeue(kept.id) is None:
+                    run.refused = True
+                    raise NotStarted("it has no retry left")
+                kept.noted = kept.began = False
+            if not kept.noted:
+                if await self._store.start(kept.id, self._wall()) is None:
+                    run.refused = True
+                    raise NotStarted("it has ended")
+                kept.noted = True
         except StoreFailed as error:
             self._ail(error)
             raise NotStarted(error.reason) from None
-        if not run.began:
-            run.began = kept.began = True
-            self._begun(run)
+        finally:
+            kept.starting = False
+        if not run.waits(answer):
+            raise NotStarted("it was stopped, or its worker lost, before its code began")
+        run.permitted = kept.began = True
+        kept.start_by = kept.finish_by  # it has started in time
+        kept.lane = None
         self._running[kept.id] = kept
-        self._changed(kept.id)
-
-    def _begun(self, run: _Run) -> None:
-        """It is no longer ahead of the workers."""
         if run.is_ahead:
             run.is_ahead = False
-            run.lane.ahead -= 1
-            self._feed(run.lane)
+            self._free(run.lane)
+        self._changed(kept.id)
+
+    def _code_ended(self) -> None:
+        self._unrecorded += 1
 
     async def _see_through(self, run: _Run, answer: Deferred[Answer]) -> None:
         """Wait for the end of a job, and record it."""
-        kept = run.kept
         error: BaseException | None = None
         answered: Answer | None = None
         body: Any = b""
@@ -774,7 +918,7 @@ class Keeper:
             answered = await answer
             body = answered.body
             if answered.length is None:
-                recorder = StreamRecorder(self._store, kept.id, body)
+                recorder = StreamRecorder(self._store, run.kept.id, body)
                 body = None
                 await recorder.recorded()
         except BaseException as failed:
@@ -782,15 +926,37 @@ class Keeper:
             if isinstance(failed, StoreFailed):
                 self._ail(failed)
         job = await run.over
+        try:
+            await run.lock.acquire()  # what the store has been told of it is known now
+            await self._after(run, job, answered, body, error)
+        finally:
+            self._recorded_one()
+
+    async def _after(
+        self,
+        run: _Run,
+        job: Job,
+        answered: Answer | None,
+        body: Any,
+        error: BaseException | None,
+    ) -> None:
+        """The code of a job has ended, or will not begin: record that, or have it wait again."""
+        kept, lane = run.kept, run.lane
         self._running.pop(kept.id, None)
-        if run.is_ahead:
-            run.is_ahead = False
-            run.lane.ahead -= 1
-        if not run.began and self._runs_later(kept, job, error):
-            self._wait(kept, run.lane.name, first=True)
+        if run.permitted and isinstance(error, NotStarted):
+            kept.began = False  # its worker was lost when it was to begin
+        if await self._runs_later(run, job, error):
+            if run.is_ahead:
+                self._back(kept, lane)
+            else:
+                self._wait(kept, lane.name, first=True)
             return
-        if job.state is State.CANCELED and job.reason is Reason.SHUTDOWN and job.retries > 0:
-            return  # it is left as one that runs, so that the process after this one runs it again
+        if run.is_ahead:
+            self._free(lane)
+        if kept.stopped is None and self._outlives(job):
+            # It is left as one that runs, so that the process after this one runs it again.
+            self._disappoint(kept.id, ShuttingDown("the service is stopping"))
+            return
         if error is None and answered is not None and job.state is State.SUCCEEDED:
             outcome = Outcome(
                 state=State.SUCCEEDED,
@@ -800,21 +966,40 @@ class Keeper:
                 content_type=_content_type(answered.headers),
             )
             await self._end(kept, outcome, body, job)
-        else:
-            state = job.state
-            if error is None:  # it was told to stop, and has answered all the same
-                error = CancelledError()
-            if state is State.SUCCEEDED:  # but could not be recorded
-                state = State.FAILED
-            self._report(error, job)
-            reason = job.reason or Reason.ERROR
-            await self._end(kept, self._outcome_of(kept, state, reason, error, job.rung), b"", job)
+            return
+        if answered is not None and answered.length is not None:
+            answered.close()
+        state, reason = job.state, job.reason or Reason.ERROR
+        if error is None:  # it was told to stop, and has answered all the same
+            error = CancelledError()
+        elif isinstance(error, StoreFailed):  # its result could not be recorded
+            state, reason = State.FAILED, Reason.ERROR
+        elif kept.stopped is not None and (isinstance(error, NotStarted) or self._outlives(job)):
+            await self._end(kept, self._stopped_outcome(kept, kept.stopped, job.rung), b"", job)
+            return
+        elif isinstance(error, NotStarted) and kept.began:
+            error, reason = WorkerLost("it has no retry left"), Reason.WORKER_LOST
+        if state is State.SUCCEEDED:  # but what it gave was not whole
+            state = State.FAILED
+        self._report(error, job)
+        await self._end(kept, self._outcome_of(kept, state, reason, error, job.rung), b"", job)
 
-    def _runs_later(self, kept: Kept, job: Job, error: BaseException | None) -> bool:
-        """Whether a job whose code has not begun is still to run."""
-        if kept.stopped is not None:
+    async def _runs_later(self, run: _Run, job: Job, error: BaseException | None) -> bool:
+        """Whether a job is still to run, from its beginning."""
+        kept = run.kept
+        if kept.stopped is not None or run.refused:
             return False
-        return isinstance(error, (NotStarted, WorkerLost)) or job.reason is Reason.SHUTDOWN
+        if isinstance(error, NotStarted):
+            return True
+        if not kept.began:
+            return isinstance(error, WorkerLost) or job.reason is Reason.SHUTDOWN
+        if self._feeding and self._outlives(job):  # its pool was stopped, and there is another
+            return await self._requeued(kept)
+        return False
+
+    def _outlives(self, job: Job) -> bool:
+        """Whether a job that was canceled with its pool may run once more."""
+        return job.state is State.CANCELED and job.reason is Reason.SHUTDOWN and job.retries > 0
 
     # The end of jobs.
 
@@ -823,49 +1008,96 @@ class Keeper:
     ) -> None:
         """Record how a job has ended; it is tried until the store can."""
         kept.ending = True
-        if kept.fresh is not None:
-            kept.fresh = None
-            self._fresh -= 1
-        if kept.same is not None:
-            self._same.pop(kept.same, None)
-        if kept.grace is not None:
-            kept.grace.cancel()
-            kept.grace = None
-        if outcome.problem is not None:
-            body = outcome.problem
-        file = None if body is None or isinstance(body, bytes) else Unclosed(body)
+        kept.lane = None
+        self._unrecorded += 1
+        self._drop_fresh(kept)
+        self._no_more_same(kept)
+        self._no_grace(kept)
         try:
-            record = await self._finish(kept, outcome, body if file is None else file)
-        finally:
-            if file is not None:
-                body.close()
+            record = await self._recorded(kept, outcome, body)
+        except BaseException as error:
             self._kept.pop(kept.id, None)
+            told = StoreFailed("the end of the job cannot be recorded")
+            self._disappoint(kept.id, told)
+            self._changed(kept.id)
+            if not isinstance(error, StoreFailed):
+                raise
+            _log.error(
+                "[{job}] {route}: that it has ended ({state}) cannot be recorded: {error}",
+                job=kept.request_id,
+                route=kept.route,
+                state=str(outcome.state),
+                error=error.reason,
+            )
+        else:
+            if job is not None and self._dispatcher is not None:
+                job.sent_bytes = record.result_bytes
+                status = outcome.status if record.status is None else record.status
+                self._dispatcher.responded(job, status)
+            self._is_over(kept, record)
+        finally:
             kept.ending = False
-            if not any(each.ending for each in self._kept.values()) and self._quiet:
-                quiet, self._quiet = self._quiet, []
-                for each in quiet:
-                    each.callback(None)
-        if job is not None and self._dispatcher is not None:
-            job.sent_bytes = record.result_bytes
-            self._dispatcher.responded(job, outcome.status)
+            self._recorded_one()
+
+    def _is_over(self, kept: Kept, record: JobRecord | None) -> None:
+        """A job has ended, and the store has it so: tell those who wait."""
+        self._kept.pop(kept.id, None)
         for waiter in self._waiters.pop(kept.id, ()):
+            self._impatient.pop(waiter, None)
             waiter.callback(record)
         self._changed(kept.id)
-        if record.hook is not None and self.hook_due is not None:
+        if record is not None and record.hook is not None and self.hook_due is not None:
             self.hook_due()
 
+    async def _recorded(self, kept: Kept, outcome: Outcome, body: Any) -> JobRecord:
+        if outcome.problem is not None:
+            body = outcome.problem
+        if body is None or isinstance(body, bytes):
+            return await self._finish(kept, outcome, body)
+        try:
+            return await self._finish(kept, outcome, Unclosed(body))
+        finally:
+            body.close()
+
     async def _finish(self, kept: Kept, outcome: Outcome, body: Any) -> JobRecord:
+        failed = 0
         while True:
             try:
                 record: JobRecord = await self._store.finish(kept.id, outcome, body)
                 return record
-            except StoreFailed as error:
-                self._ail(error)
-                if error.fatal:
+            except Exception as error:
+                what: Exception | None = None
+                if isinstance(body, Unclosed) and body.error is not None:
+                    what = HandlerFailed(f"the file that it gave cannot be read: {body.error}")
+                elif not isinstance(error, StoreFailed):
                     raise
-                if isinstance(body, Unclosed):
+                else:
+                    self._ail(error)
+                    if error.fatal or self._closing:
+                        raise
+                    await deferLater(self._reactor, RETRY_SECONDS)
+                    if body is None and await self._is_well():
+                        failed += 1
+                        if failed > STREAM_MOST:
+                            what = error  # what was written of it is lost
+                if what is not None:
+                    _log.error(
+                        "[{job}] {route}: its result is lost: {error}",
+                        job=kept.request_id,
+                        route=kept.route,
+                        error=str(what),
+                    )
+                    outcome = self._outcome_of(kept, State.FAILED, Reason.ERROR, what)
+                    body = outcome.problem
+                elif isinstance(body, Unclosed):
                     body.again()
-                await deferLater(self._reactor, RETRY_SECONDS)
+
+    async def _is_well(self) -> bool:
+        try:
+            await self._store.probe()
+        except StoreFailed:
+            return False
+        return True
 
     def _outcome_of(
         self,
@@ -892,7 +1124,9 @@ class Keeper:
         error: BaseException = CancelledError()
         if reason in DEADLINES:
             state = State.EXPIRED
-            error = DeadlineExceeded(round(self._wall() - kept.created, 3), reason)
+            until = kept.start_by if reason is Reason.DEADLINE_QUEUE else kept.finish_by
+            limit = self._wall() if until is None else until
+            error = DeadlineExceeded(round(limit - kept.created, 3), reason)
         return self._outcome_of(kept, state, reason, error, rung)
 
     def _gone_outcome(self, kept: Kept) -> Outcome:
@@ -902,6 +1136,8 @@ class Keeper:
     # What goes on by itself.
 
     def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        if self._closing:
+            return
         self._timers[name] = self._reactor.callLater(seconds, call)
 
     def _stop_timer(self, name: str) -> None:
@@ -928,9 +1164,10 @@ class Keeper:
         for lane in self._lanes.values():
             for waiting in lane.backlog.overdue(now):
                 kept = self._kept[waiting.id]
-                kept.lane = None
-                kept.stopped = Reason.DEADLINE_QUEUE
-                outcome = self._stopped_outcome(kept, Reason.DEADLINE_QUEUE, Rung.REMOVED)
+                is_last = kept.finish_by is not None and kept.finish_by <= now
+                reason = Reason.DEADLINE_TOTAL if is_last else Reason.DEADLINE_QUEUE
+                kept.stopped = reason
+                outcome = self._stopped_outcome(kept, reason, Rung.REMOVED)
                 self._spawn(self._end(kept, outcome), kept)
         self._look_at_deadlines()
 
@@ -994,11 +1231,16 @@ class Keeper:
 
     def _spawn(self, work: Any, kept: Kept) -> None:
         """Have something go on by itself; a defect of it is logged."""
-        Deferred.fromCoroutine(work).addErrback(
-            lambda failure: _log.failure(
-                "[{job}] a kept job could not be seen to", failure=failure, job=kept.request_id
-            )
-        )
+
+        def failed(failure: Failure) -> None:
+            text = "[{job}] a kept job could not be seen to"
+            if isinstance(failure.value, StoreFailed):
+                why = failure.value.reason
+                _log.error(f"{text}: {{error}}", job=kept.request_id, error=why)
+            else:
+                _log.failure(text, failure=failure, job=kept.request_id)
+
+        Deferred.fromCoroutine(work).addErrback(failed)
 
     @property
     def unended(self) -> int:
@@ -1014,22 +1256,48 @@ class Keeper:
 class _Run:
     """One time that a job was given to a pool.
 
-    :ivar began: whether its code has been permitted to begin.
+    :ivar lock: held while the store is told that its code begins.
+    :ivar asked: what the worker waits for that asked last whether its code may begin.
+    :ivar permitted: whether the worker that asked last was permitted to begin.
+    :ivar refused: whether it must not run any more.
     :ivar is_ahead: whether it counts among those ahead of the workers.
     :ivar over: fires with the job when its code has ended.
     """
 
-    __slots__ = ("began", "is_ahead", "kept", "lane", "over")
+    __slots__ = (
+        "_code_ended",
+        "asked",
+        "is_ahead",
+        "kept",
+        "lane",
+        "lock",
+        "over",
+        "permitted",
+        "refused",
+    )
 
-    def __init__(self, kept: Kept, lane: _Lane) -> None:
+    def __init__(self, kept: Kept, lane: _Lane, code_ended: Callable[[], None]) -> None:
         self.kept = kept
         self.lane = lane
-        self.began = False
+        self._code_ended = code_ended
+        self.lock = DeferredLock()
+        self.asked: Deferred[None] | None = None
+        self.permitted = self.refused = False
         self.is_ahead = True
         self.over: Deferred[Job] = Deferred()
 
+    def waits(self, answer: Deferred[None]) -> bool:
+        """Whether a worker still waits for this answer, and is to begin."""
+        return (
+            not answer.called
+            and answer is self.asked
+            and not self.over.called
+            and self.kept.stopped is None
+        )
+
     def ended(self, job: Job) -> None:
         """Its code has ended."""
+        self._code_ended()
         self.over.callback(job)
 
 

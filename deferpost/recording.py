@@ -102,16 +102,29 @@ class Unclosed(io.RawIOBase):
     """A file that outlives who reads it: to be read again where that came to nothing.
 
     :param file: the file, where the reading begins.
+
+    :ivar error: what reading it raised; None while it can be read.
     """
 
     def __init__(self, file: Any) -> None:
         super().__init__()
         self._file = file
-        self._start = file.tell()
+        self.error: Exception | None = None
+        try:
+            self._start = file.tell()
+        except (OSError, ValueError) as error:  # no regular file, or closed: reading says so
+            self._start = 0
+            self.error = error
 
     def read(self, size: int = -1) -> bytes:
         """Read on."""
-        data: bytes = self._file.read(size)
+        try:
+            if self.error is not None:
+                raise self.error
+            data: bytes = self._file.read(size)
+        except (OSError, ValueError) as error:
+            self.error = error
+            raise
         return data
 
     def readable(self) -> bool:
@@ -133,4 +146,7 @@ class Unclosed(io.RawIOBase):
 
     def again(self) -> None:
         """Go back to where the reading began."""
-        self._file.seek(self._start)
+        try:
+            self._file.seek(self._start)
+        except (OSError, ValueError) as error:
+            self.error = error

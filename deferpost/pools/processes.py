@@ -271,7 +271,8 @@ class RunningProcessPool:
             job.happened(stop_event(reason), reason)
             if IArrivingBody.providedBy(job.body):
                 job.body.close()  # the rest of it is not waited for
-            worker.terminate()
+            if not worker.withdraw():
+                worker.terminate()
             answer_stopped(job, reason)
             worker.break_stream(stop_error(job, reason))
 

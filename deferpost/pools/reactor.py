@@ -22,7 +22,6 @@ from deferpost.errors import (
     Canceled,
     HandlerFailed,
     HTTPError,
-    NotStarted,
     PoolFull,
     ShuttingDown,
 )
@@ -62,6 +61,17 @@ def start_reactor_pool(context: PoolContext, *, size: int, max_waiting: int) -> 
     encoders = TwistedThreadPool(0, 2, f"deferpost-{context.name}-encode")
     encoders.start()
     return RunningReactorPool(context, encoders, size, max_waiting)
+
+
+class _Refused(Exception):
+    """A job was not permitted to begin.
+
+    :param error: why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class _Run:
@@ -220,7 +230,10 @@ class RunningReactorPool:
 
     async def _run(self, job: Job) -> Answer:
         if job.permit is not None:
-            await job.permit(job)
+            try:
+                await job.permit(job)
+            except Exception as error:
+                raise _Refused(error) from None
             job.started = self._now()
         result = await self._source.coroutine(job.head, job.body, job)
         if isinstance(result, (bytes, NoneType)) or (
@@ -301,7 +314,9 @@ def _is_sendable(answer: Answer) -> bool:
 def _translated(failure: Failure) -> BaseException:
     """The error of a coroutine, as one of ours."""
     error = failure.value
-    if isinstance(error, (HTTPError, HandlerFailed, Canceled, NotStarted)):
+    if isinstance(error, _Refused):
+        return error.error
+    if isinstance(error, (HTTPError, HandlerFailed, Canceled)):
         return error
     if isinstance(error, CancelledError):
         return Canceled()

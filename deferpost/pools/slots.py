@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError, NotStarted
@@ -51,6 +51,8 @@ class Shared:
     :param call_from_thread: has a function called on the reactor thread.
     :param stop_job: stops a job, on the reactor thread.
 
+    :ivar asking: the jobs that a thread has, and that wait for the permission to begin, by their
+        keys; for the reactor thread.
     :ivar arriving: bodies that arrive, by the key of their job; written by the reactor.
     :ivar streams: streams that go on, by the key of their job; a thread adds, the reactor removes.
     :ivar stopping: whether jobs are to be stopped that were not seen to run; written by the
@@ -59,6 +61,7 @@ class Shared:
 
     __slots__ = (
         "arriving",
+        "asking",
         "call_from_thread",
         "now",
         "outbox",
@@ -84,6 +87,7 @@ class Shared:
         self.outbox = outbox
         self.call_from_thread = call_from_thread
         self.stop_job = stop_job
+        self.asking: dict[int, tuple[Job, Deferred[None]]] = {}
         self.arriving: dict[int, ThreadBody] = {}
         self.streams: dict[int, ThreadStream] = {}
         self.stopping = False
@@ -184,21 +188,30 @@ class Slot:
 
     def _refusal(self, job: Job) -> BaseException | None:
         """Wait until the job may begin; gives why it may not."""
+        shared = self._shared
         refused: list[BaseException] = []
         gate = threading.Lock()
         gate.acquire()
 
         def ask() -> None:
+            if shared.stopping:  # which has not seen it
+                shared.stop_job(job, Reason.SHUTDOWN)
             permit = job.permit
             assert permit is not None
-            maybeDeferred(permit, job).addBoth(answered)
+            if job.canceled:
+                answered(Failure(NotStarted("it was stopped before its code began")))
+                return
+            asking: Deferred[None] = maybeDeferred(permit, job)
+            shared.asking[job.key] = job, asking
+            asking.addBoth(answered)
 
         def answered(result: object) -> None:
+            shared.asking.pop(job.key, None)
             if isinstance(result, Failure):
                 refused.append(result.value)  # type: ignore[arg-type]  # it has one
             gate.release()
 
-        self._shared.call_from_thread(ask)
+        shared.call_from_thread(ask)
         gate.acquire()
         if job.canceled and not refused:
             return NotStarted("it was canceled before its code began")

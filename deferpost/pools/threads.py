@@ -209,7 +209,8 @@ class RunningThreadPool:
         self._shared.stopping = True
         self._watch.stop()
         self._stragglers.hurry(patience)
-        for job in [*self._waiting, *self._running_jobs()]:
+        asking = [job for job, _ in self._shared.asking.values()]
+        for job in [*self._waiting, *self._running_jobs(), *asking]:
             self._stop_job(job, Reason.SHUTDOWN)
         self._waiting.close()
         stopped: Deferred[int] = Deferred()
@@ -261,7 +262,7 @@ class RunningThreadPool:
 
     def _expire(self, job: Job, reason: Reason) -> None:
         # One that a thread is taking at this moment is that thread's, which looks at the clock.
-        if job.started is not None or job in self._waiting:
+        if job.started is not None or job in self._waiting or job.key in self._shared.asking:
             self._stop_job(job, reason)
 
     def _stop_job(self, job: Job, reason: Reason) -> None:
@@ -273,7 +274,8 @@ class RunningThreadPool:
             return
         if job.state is State.QUEUED:  # a thread has it, and the reactor has not heard yet
             job.happened(Event.START)
-        job.rung = Rung.TOLD
+        asking = self._shared.asking.get(job.key)
+        job.rung = Rung.TOLD if asking is None else Rung.REMOVED
         job.canceled = True
         job.happened(stop_event(reason), reason)
         self._stragglers.told(job, interruptible=job.head.route in self._interruptible)
@@ -284,6 +286,8 @@ class RunningThreadPool:
         stream = self._streams.get(job.key)
         if stream is not None:
             stream.shut()
+        if asking is not None:
+            asking[1].cancel()
         answer_stopped(job, reason)
         if stream is not None:
             stream.buffer.finish(stop_error(job, reason))

@@ -19,8 +19,16 @@ from typing import Protocol as Typed
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from deferpost.errors import BodyBroken, HandlerFailed, HTTPError, StorageFailed, WorkerLost
+from deferpost.errors import (
+    BodyBroken,
+    HandlerFailed,
+    HTTPError,
+    NotStarted,
+    StorageFailed,
+    WorkerLost,
+)
 from deferpost.interfaces import IArrivingBody
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
@@ -140,6 +148,8 @@ class Worker:
         self.was_ready = False
         self.was_told_to_go = False
         self.set_up_error: str | None = None
+        self._asking: Deferred[None] | None = None  # whether its job may begin
+        self._has_begun = False  # its job
         self._stream: ChunkBuffer | None = None
         self._arriving: PipeBody | None = None
         self._descriptors: deque[int] = deque()
@@ -210,22 +220,49 @@ class Worker:
         job.worker = self.name
         job.started = now
         job.happened(Event.START)
+        self._has_begun = False
         if job.permit is None:
             self._begin(job)
         else:
-            job.permit(job).addCallbacks(
-                lambda _: self._permitted(job),
-                # In a turn of its own, as below.
-                lambda failure: self._reactor.callLater(0, self._not_sent, job, failure.value),
+            self._asking = asking = job.permit(job)
+            asking.addCallbacks(
+                self._permitted, self._refused, callbackArgs=(job,), errbackArgs=(job,)
             )
 
-    def _permitted(self, job: Job) -> None:
+    def _permitted(self, _: object, job: Job) -> None:
         """Begin with its job, unless that was stopped, or the process lost, while it waited."""
-        if self.job is job and self.stage is Stage.BUSY and job.state is State.RUNNING:
+        if self.job is not job:
+            return
+        self._asking = None
+        if job.state is not State.RUNNING:
+            error = NotStarted("it was stopped before its code began")
+            self._reactor.callLater(0, self._not_sent, job, error)
+        elif self.stage is Stage.BUSY:
             self._begin(job)
+
+    def _refused(self, failure: Failure, job: Job) -> None:
+        """Its job may not begin."""
+        if self.job is job:
+            self._asking = None
+            # In a turn of its own: the pool is about to hear that this worker is busy.
+            self._reactor.callLater(0, self._not_sent, job, failure.value)
+
+    def withdraw(self) -> bool:
+        """Let go of its job, which is to end, if its code has not begun; it ends in a later turn.
+
+        :returns: whether that is so: else the process has to go.
+        """
+        asking, self._asking = self._asking, None
+        if asking is None:
+            return False
+        if self.job is not None:
+            self.job.rung = Rung.REMOVED
+        asking.cancel()
+        return True
 
     def _begin(self, job: Job) -> None:
         """Send its job."""
+        self._has_begun = True
         body = job.body
         transport = self._protocol.transport
         if type(body) is io.BytesIO:
@@ -259,7 +296,7 @@ class Worker:
         try:
             self._arriving = arriving = PipeBody(self._reactor, job.body)
         except OSError as error:
-            # In a turn of its own: the pool is about to hear that this worker is busy.
+            # In a turn of its own, as above.
             self._reactor.callLater(0, self._not_sent, job, StorageFailed(str(error)))
             return
         transport = self._protocol.transport
@@ -497,7 +534,10 @@ class Worker:
         self._output.drain()
         self._output.close()
         self._stacks.close()
-        if self.job is not None and not self._runs_again(self.job, how):
+        if self.job is not None and not self._has_begun:
+            self._asking = None
+            self._ended(self.job, NotStarted(f"its worker was lost before: {how}"))
+        elif self.job is not None and not self._runs_again(self.job, how):
             self._ended(self.job, WorkerLost(how))
         self._owner.worker_gone(self, how)
 

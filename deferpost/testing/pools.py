@@ -117,7 +117,7 @@ class _LinePool:
     def _force(self) -> None:
         """End what has not ended by itself; coroutines, which cannot be ended, are left behind."""
         for run in list(self._runs.values()):
-            if run.stage in (Stage.TAKEN, Stage.STREAMING):
+            if run.stage in (Stage.TAKEN, Stage.ASKING, Stage.STREAMING):
                 run.lose("stopped")
         self._fire()
 

@@ -14,7 +14,14 @@ from typing import Any, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from deferpost.errors import BodyBroken, Canceled, HandlerFailed, HTTPError, WorkerLost
+from deferpost.errors import (
+    BodyBroken,
+    Canceled,
+    HandlerFailed,
+    HTTPError,
+    NotStarted,
+    WorkerLost,
+)
 from deferpost.jobs import Job
 from deferpost.lifecycle import Event
 from deferpost.model import Answer, Reason, Rung, State, Work, WorkSource
@@ -28,6 +35,7 @@ class Stage(enum.Enum):
     """Where a run stands."""
 
     TAKEN = "taken"  #: it has its place, and nothing of its code has run
+    ASKING = "asking"  #: it waits for the permission to begin (:attr:`Job.permit`)
     EXECUTING = "executing"  #: its code is on the stack
     AWAITING = "awaiting"  #: its coroutine waits for something
     STREAMING = "streaming"  #: between two chunks
@@ -80,11 +88,13 @@ class Run:
         self._owner = owner
         self._window = window
         self._source_of = source_of
+        self._asked: Deferred[None] | None = None
         self._awaited: Deferred[Any] | None = None
         self._chunks: Any = None
         self._buffer: ChunkBuffer | None = None
         self._unread = 0
         self._finishing = False
+        self._goes_on = False  # when it is permitted to begin
         job.started = now()
         job.happened(Event.START)
 
@@ -101,12 +111,15 @@ class Run:
     def advance(self) -> bool:
         """Run the handler on: first to its answer, then to each chunk of a stream, then to its end.
 
-        A coroutine is started, and goes on by itself.  A stream that was canceled is ended.
+        A coroutine is started, and goes on by itself.  A stream that was canceled is ended.  One
+        that has to be permitted to begin goes on by itself when it is.
 
         :returns: whether it can be run on now.  False where it has ended, where its reader holds
-            it back, and where a coroutine waits.
+            it back, and where a coroutine or the permission is waited for.
         """
-        if self.stage is Stage.TAKEN:
+        if self.stage is Stage.TAKEN and self.job.permit is not None:
+            self._ask(self.job.permit)
+        elif self.stage is Stage.TAKEN:
             self._start()
         elif self._can_go_on():
             self._make_chunk()
@@ -120,6 +133,7 @@ class Run:
         try:
             while self.advance():
                 pass
+            self._goes_on = self.stage is Stage.ASKING
         finally:
             self._finishing = False
 
@@ -130,10 +144,14 @@ class Run:
         :raises AssertionError: there is no worker to lose: it has ended, it is further up the
             stack, or it is a coroutine, which runs on the reactor.
         """
-        if self.stage not in (Stage.TAKEN, Stage.STREAMING) or self._work is None:
+        stages = (Stage.TAKEN, Stage.ASKING, Stage.STREAMING)
+        if self.stage not in stages or self._work is None:
             raise AssertionError(f"{self!r} has no worker that could be lost now")
         self._close_chunks()
-        job, error = self.job, WorkerLost(how)
+        job = self.job
+        error: Exception = WorkerLost(how)
+        if self.stage is Stage.ASKING:
+            error = NotStarted(f"its worker was lost before: {how}")
         if job.state is State.CANCELING:
             self._end(Event.STOP)
         elif self._buffer is not None:
@@ -157,6 +175,8 @@ class Run:
         answer_stopped(job, reason)
         if self._buffer is not None:
             self._buffer.finish(stop_error(job, reason))
+        if self._asked is not None:
+            self._asked.cancel()
         if self._awaited is not None:
             self._awaited.cancel()
 
@@ -169,6 +189,28 @@ class Run:
         return self.stage is Stage.STREAMING and (
             self._unread < self._window or self._is_canceling()
         )
+
+    def _ask(self, permit: Callable[[Job], Deferred[None]]) -> None:
+        """Ask whether the code may begin, and have it begin."""
+        self.stage = Stage.ASKING
+        self._asked = asked = permit(self.job)
+        asked.addCallbacks(self._permitted, self._refused)
+
+    def _permitted(self, _: object) -> None:
+        self._asked = None
+        if self.stage is not Stage.ASKING:
+            return  # its worker was lost meanwhile
+        if self._is_canceling():
+            self._failed(NotStarted("it was stopped before its code began"))
+            return
+        self._start()
+        if self._goes_on:
+            self.finish()
+
+    def _refused(self, failure: Failure) -> None:
+        self._asked = None
+        if self.stage is Stage.ASKING and failure.value is not None:
+            self._failed(failure.value)
 
     def _start(self) -> None:
         self.stage = Stage.EXECUTING

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from deferpost.bodies import PIECE_BYTES, BodyWriter
-from deferpost.errors import DeferPostError, HTTPError, ShuttingDown
+from deferpost.errors import DeferPostError, HTTPError
 from deferpost.fields import field_bytes
 from deferpost.idempotency import Fingerprint
 from deferpost.keeping import Keeper
@@ -214,9 +214,8 @@ class KeptExchange:
             if ended is not None:
                 await self._deliver(ended, replayed=manner.key is not None and not accepted.is_new)
             else:
-                promised = True
-                await self._promise(record, is_new=accepted.is_new)
-        except ShuttingDown as error:
+                promised = await self._promise(record, is_new=accepted.is_new)
+        except DeferPostError as error:
             self._refuse(error)
         finally:
             keeper.detach(
@@ -275,16 +274,19 @@ class KeptExchange:
         if not self._over:
             self._refuse_request(error)
 
-    async def _promise(self, record: JobRecord, *, is_new: bool) -> None:
-        """Answer 202: the job is on disk, and this is where it is."""
+    async def _promise(self, record: JobRecord, *, is_new: bool) -> bool:
+        """Answer 202: the job is on disk, and this is where it is.
+
+        :returns: whether the client was told so.
+        """
         keeping, id = self._keeping, record.id
         if not is_new or self._manner.promise_after:  # else it was accepted a moment ago
             found = await keeping.keeper.get(id)
             if self._over:
-                return
+                return False
             if found is None:  # somebody has deleted it meanwhile
                 self._refuse(HTTPError(410, "The job has been deleted."))
-                return
+                return False
             record = found
         self._common()
         headers = self._request.responseHeaders
@@ -294,6 +296,7 @@ class KeptExchange:
         if self._manner.applied is not None:
             headers.setRawHeaders(b"Preference-Applied", [self._manner.applied.encode("ascii")])
         respond(self._request, 202, _JSON, keeping.document(self._request, record))
+        return True
 
     async def _deliver(self, record: JobRecord, *, replayed: bool) -> None:
         """Write the result as it was recorded."""
