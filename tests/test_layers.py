@@ -66,8 +66,8 @@ ACYCLIC = {Layer.VOCABULARY, Layer.RULES, Layer.EDGES, Layer.ASSEMBLY}
 #: The one importer that may reach across mechanisms, and what it reaches for.
 ACROSS = {("deferpost.pools.child", "handlers")}
 
-#: What stands aside is imported by nobody, but for the command, which is a client or a daemon by its
-#: first word.
+#: What stands aside is imported by nobody, but for the command, which is a client or a daemon by
+#: its first word.
 STARTS = {("command", "client")}
 
 #: Rules decide; they do not wait, and they take the time as an argument.

@@ -137,9 +137,8 @@ class FakeJob:
         self.result = (status, kind, body)
         self.tell("state", {"state": self.state, "reason": reason, "attempt": 1})
         self.tell("end", self.document())
-        for ended in self.ending:
+        for ended in list(self.ending):
             ended.callback(None)
-        self.ending.clear()
 
     def fail(self, status: int, reason: str, detail: str, state: str = "failed") -> None:
         """It ends with a problem of the server's."""
@@ -270,12 +269,15 @@ class JobSite(Resource):
         clock: Any = reactor
         if seconds is not None:
             ended.addTimeout(seconds, clock, lambda *_: None)
-        gone = request.notifyFinish()
-        gone.addErrback(lambda _: (job.ending.remove(ended), ended.cancel()))
-        ended.addCallback(then)
-        ended.addErrback(lambda _: None)
         job.ending.append(ended)
-        ended.addBoth(lambda _: ended in job.ending and job.ending.remove(ended))
+
+        def forget(result: Any) -> Any:
+            job.ending.remove(ended)
+            return result
+
+        ended.addBoth(forget)
+        ended.addCallbacks(then, lambda _: None)
+        request.notifyFinish().addErrback(lambda _: ended.cancel())
 
     def _job(self, request: Any, id: str, part: str = "") -> None:
         job = self.jobs.get(id)

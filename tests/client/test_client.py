@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
-import pytest
 import pytest_twisted
 
-from deferpost.client import Answer, Client, Job, Problem, Unreachable
+from deferpost.client import Answer, Job
 from tests.client.conftest import MakeClient
-from tests.client.site import FakeJob, JobSite, abort, problem
+from tests.client.site import JobSite
 
 
 @pytest_twisted.ensureDeferred
