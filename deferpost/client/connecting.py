@@ -247,7 +247,10 @@ class Connector:
 
     def _translated(self, failed: Exception, silence: Silence) -> Exception:
         if silence.is_over:
-            return Unreachable(_silent(silence.seconds), was_sent=True)
+            was_sent = not isinstance(failed, _NOT_CONNECTED)
+            return Unreachable(_silent(silence.seconds), was_sent=was_sent)
+        if isinstance(failed, error.ConnectingCancelledError):
+            return CancelledError()
         if isinstance(failed, _NOT_CONNECTED):
             return Unreachable(_sentence(failed), was_sent=False)
         if isinstance(failed, NotImplementedError):

@@ -94,7 +94,7 @@ class Trying:
         pause = min(doubled, retries.longest_pause_seconds) * (0.5 + self._random() / 2)
         if asked is not None:
             # Never sooner than asked, and not all clients at the same moment.
-            pause = max(pause, asked + self._random() * min(1.0 + asked / 10, 10.0))
+            pause = max(pause, asked + self._random() * min(asked, 1.0 + asked / 10, 10.0))
         if self._until is not None and now + pause > self._until:
             raise error
         return pause

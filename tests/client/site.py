@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -180,6 +181,9 @@ class JobSite(Resource):
         usual.
     :ivar made: what a route does with each new job; by default nothing.
     :ivar public_url: what Locations begin with.
+    :ivar keeps: whether it keeps jobs; else it answers when they have ended.
+    :ivar cuts: of each of the next results, the bytes after which the connection breaks.
+    :ivar connections: those that are open.
     """
 
     isLeaf = True
@@ -193,13 +197,26 @@ class JobSite(Resource):
         self.made: Callable[[FakeJob], object] = lambda job: None
         self.public_url = ""
         self.keeps = True
-        self.cuts: list[int] = []  # bytes of results after which to break off
+        self.cuts: list[int] = []
         self.page = 50
         self.port: Any = None
+        self.connections: set[Any] = set()
 
     def listen(self, reactor: Any, port: int = 0) -> None:
         """Take connections."""
+        connections = self.connections
+
+        class Channel(HTTPChannel):
+            def connectionMade(self) -> None:
+                super().connectionMade()
+                connections.add(self.transport)
+
+            def connectionLost(self, reason: Any = None) -> None:
+                connections.discard(self.transport)
+                super().connectionLost(reason)
+
         site: Any = Site(self)
+        site.protocol = Channel
         self.port = reactor.listenTCP(port, site, interface="127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port.getHost().port}"
         self.public_url = self.public_url or self.url
@@ -252,7 +269,7 @@ class JobSite(Resource):
                 self._result(request, job)
 
         if not self.keeps or not wants_job or seconds:
-            self._wait(request, job, seconds if wants_job else None, answer)
+            self._wait(request, job, seconds if wants_job and self.keeps else None, answer)
         else:
             answer(None)
 
