@@ -349,7 +349,7 @@ class JobSite(Resource):
         request.setHeader("content-length", str(len(body)))
         if self.cuts:
             request.write(body[: self.cuts.pop(0)])
-            request.transport.loseConnection()
+            request.loseConnection()
         else:
             request.write(body)
             request.finish()

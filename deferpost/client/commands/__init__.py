@@ -1,9 +1,9 @@
 """The commands of the client: ``deferpost post`` and the others.
 
-``line`` reads the command line, ``main`` does what it says, ``acts`` has a function for each
-command.  ``watching`` follows a job, ``screen`` and ``bar`` show how far it is, ``words`` says
-things to people, ``output`` is where results go, ``endings`` has the exit statuses, and ``running``
-the reactor and the signals.
+``main`` is where they begin.  ``line`` reads the command line, ``performing`` does what it says, for
+which ``acts`` has a function for each command, ``running`` has the reactor and the signals, and
+``endings`` the exit statuses.  ``watching`` follows a job, ``screen`` and ``bar`` show how far it is,
+``words`` says things to people, and ``output`` is where results go.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each command does.  Errors are left to :mod:`deferpost.client.commands.main`."""
+"""What each command does.  Errors are left to :mod:`deferpost.client.commands.performing`."""
 
 from __future__ import annotations
 
@@ -107,18 +107,21 @@ async def _send(session: Session, to: BinaryIO | None) -> Answer | Job:
     assert body is not None
     now = session.reactor.seconds
     began = now()
-    sent = [0, 0, began]  # bytes, of how many, and when the last were sent
+    sent = [0, -1, began]  # bytes, of how many, and when the last were sent
 
     def progress(done: int, total: int) -> None:
         sent[:] = [done, total, now()]
 
     def view() -> View:
+        if sent[1] < 0:
+            return Following("connecting", now() - began)
         if sent[0] < sent[1]:
             return Sending(int(sent[0]), int(sent[1]), now() - began)
         return Following("waiting for the answer", now() - sent[2])
 
     if not screen.is_live:
-        screen.say(f"posting {given.file} to {given.url}")
+        name = "standard input" if given.file == "-" else given.file
+        screen.say(f"posting {name} to {given.url}")
     screen.show(view)
     wait = _USUAL_WAIT if given.wait is None else given.wait
     if given.at_once or given.detach or given.sync:
@@ -176,6 +179,8 @@ def _in_memory(given: Namespace) -> bool:
 def _answered(session: Session, answer: Answer, output: Output) -> int:
     given = session.given
     output.keep()
+    if session.job is None:
+        session.screen.say(f"answered {answer.status}, {size_words(answer.length)}")
     if output.path is not None:
         session.screen.say(f"{size_words(answer.length)} in {output.path}")
     if given.json:
@@ -260,7 +265,7 @@ def _event_words(number: int, kind: str, data: Any) -> str:
         words = str(members.get("state", ""))
         if members.get("reason"):
             words += f" ({members['reason']})"
-    return one_line(f"{number:4}  {kind:8}  {words}").rstrip()
+    return f"{number:4}  {one_line(f'{kind:8}  {words}')}"
 
 
 async def jobs(session: Session) -> int:

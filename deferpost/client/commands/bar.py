@@ -113,7 +113,7 @@ def _composed(head: str, share: float | None, tail: str, look: Look) -> str:
         return cut(f"{head}  {tail}", columns)
     share = min(max(share, 0.0), 1.0)
     percent = f"{int(share * 100):3}%"
-    room = columns - width_of(f"{head}  [] {percent}  ") - min(width_of(tail), columns // 2)
+    room = columns - width_of(f"{head}  [] {percent}  ") - min(width_of(tail), columns * 2 // 5)
     if room < _LEAST:
         return cut(f"{head} {percent}  {tail}", columns)
     size = min(room, _MOST)
