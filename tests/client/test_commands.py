@@ -427,14 +427,17 @@ async def test_the_bar(site: JobSite, run: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "options", "bar", "color"),
+    ("environment", "options", "bar"),
     [
-        ({"NO_COLOR": "1"}, [], True, False),
-        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, [], True, True),
-        ({"TERM": "dumb"}, [], False, False),
-        ({}, ["--quiet"], False, False),
+        (
+            {"NO_COLOR": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            [],
+            True,
+        ),
+        ({"TERM": "dumb"}, [], False),
+        ({}, ["--quiet"], False),
     ],
-    ids=["no color", "ascii", "dumb", "quiet"],
+    ids=["plain", "dumb", "quiet"],
 )
 @pytest_twisted.ensureDeferred
 async def test_terminals(
@@ -443,7 +446,6 @@ async def test_terminals(
     environment: dict[str, str],
     options: list[str],
     bar: bool,
-    color: bool,
 ) -> None:
     """NO_COLOR is honoured, ASCII will do, and a dumb terminal has lines alone."""
     job = site.new_job()
@@ -462,7 +464,7 @@ async def test_terminals(
     ran = await ended
     assert (ran.status, ran.out) == (0, b"succeeded\n")
     assert ("50%" in ran.error) is bar
-    assert ("\x1b[32m" in ran.error) is color
+    assert "\x1b[3" not in ran.error
     if "PYTHONUTF8" in environment:
         assert ran.error.isascii()
         assert "####" in ran.error
@@ -593,13 +595,10 @@ async def test_help(run: Running) -> None:
 @pytest_twisted.ensureDeferred
 async def test_the_first_word_decides(run: Running) -> None:
     """What is no word of the client's is for the daemon, whose help tells of the client."""
-    ran = await run("--version")
-    assert (ran.status, ran.error) == (0, "")
-    assert ran.out.startswith(b"deferpost ")
     ran = await run("--help")
+    assert (ran.status, ran.error) == (0, "")
     assert ran.out.startswith(b"Usage: deferpost [options] module:app\n")
     words = " ".join(ran.out.decode().split())
     assert "deferpost post URL FILE" in words
     for name in NAMES:
         assert name in words
-    assert (await run("--no-such-option")).status == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deferpost.client.errors import BadAnswer
@@ -70,6 +70,7 @@ def test_any_cut_gives_the_same_events(
     assert read(stream, *cuts) == events
 
 
+@settings(max_examples=40)
 @given(streams())
 def test_byte_by_byte(made: tuple[bytes, list[ServerEvent]]) -> None:
     """One byte at a time is a way of cutting, too."""
