@@ -264,8 +264,7 @@ class Connector:
                 return CancelledError()
             module = type(reasons[0].value).__module__ if reasons else ""
             if module.startswith(("OpenSSL", "service_identity")):
-                words = f"no trust in the server's certificate: {reasons[0].getErrorMessage()}"
-                return Unreachable(words, was_sent=False, again=False)
+                return Unreachable(_distrust(reasons[0].value), was_sent=False, again=False)
             return Unreachable(_words(reasons[0] if reasons else Failure(failed)), was_sent=True)
         if isinstance(failed, (error.ConnectionLost, error.ConnectionDone)):
             return Unreachable(_sentence(failed), was_sent=True)
@@ -333,6 +332,14 @@ class _AsItIs:
         self.headers = Headers(pairs)
         response.headers.removeHeader(b"content-encoding")
         return response
+
+
+def _distrust(failed: BaseException | None) -> str:
+    """Why there is no TLS, in the words of OpenSSL: a list, each with library, place and word."""
+    told = failed.args[0] if failed is not None and failed.args else None
+    if isinstance(told, list):
+        told = ", ".join(str(each[-1]) for each in told if isinstance(each, tuple) and each)
+    return f"TLS with the server failed: {told or type(failed).__name__}"
 
 
 def _silent(seconds: float | None) -> str:

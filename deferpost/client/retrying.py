@@ -37,7 +37,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
         as while its daemon is started again.
     """
 
-    attempts: int = 5
+    attempts: int = 6
     first_pause_seconds: float = 0.5
     longest_pause_seconds: float = 15.0
     longest_asked_seconds: float = 300.0

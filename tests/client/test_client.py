@@ -307,10 +307,10 @@ async def test_the_server_says_how_long_to_wait(site: JobSite, client: MakeClien
 @pytest_twisted.ensureDeferred
 async def test_the_last_error_is_told(site: JobSite, client: MakeClient) -> None:
     """When all attempts were made, the last failure is the client's."""
-    site.instead = [problem(503, retry_after="0")] * 5
+    site.instead = [problem(503, retry_after="0")] * 6
     with pytest.raises(Problem):
         await client().post("/work")
-    assert len(site.requests) == 5
+    assert len(site.requests) == 6
 
 
 @pytest_twisted.ensureDeferred
@@ -337,7 +337,7 @@ async def test_silence(site: JobSite, client: MakeClient) -> None:
     """A server that does not answer in time is taken to be lost, and is asked again."""
     site.instead = [lambda request: None]
     assert isinstance(await client(timeout=0.1).post("/work", deadline=0.1), Job)
-    assert len(site.requests) == 2
+    assert len(site.requests) >= 2
 
 
 @pytest_twisted.ensureDeferred

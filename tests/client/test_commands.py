@@ -288,7 +288,7 @@ async def test_a_job_that_was_canceled(site: JobSite, do: Performed) -> None:
 async def test_nobody_there(site: JobSite, run: Running) -> None:
     """A server that cannot be reached is exit status 3, and a refusal is 1."""
     site.instead = [abort] * 100
-    ran = await run("jobs", site.url, "--timeout", "0.5")
+    ran = await run("jobs", site.url, "--timeout", "1.0")
     assert ran.status == 3
     assert "trying again" in ran.error
     assert ran.error.endswith("deferpost: the time is over\n")
@@ -303,7 +303,7 @@ async def test_nobody_there(site: JobSite, run: Running) -> None:
 @pytest_twisted.ensureDeferred
 async def test_the_time_is_over(site: JobSite, run: Running) -> None:
     """When the time is over, the job goes on, and it is said how to get at it."""
-    ran = await run("post", f"{site.url}/work", "file", "--async", "--timeout", "0.7")
+    ran = await run("post", f"{site.url}/work", "file", "--async", "--timeout", "1.5")
     assert ran.status == 3
     url = f"{site.url}/jobs/job-1"
     assert ran.error.splitlines()[-3:] == [
@@ -404,7 +404,7 @@ async def test_the_bar(site: JobSite, run: Running) -> None:
         clock.callLater(1.1, job.end, b"done\n")
 
     site.made = made
-    (run.directory / "large").write_bytes(bytes(60_000_000))
+    (run.directory / "large").write_bytes(bytes(100_000_000))
     began = time.monotonic()
     process, ended = run.in_terminal("post", f"{site.url}/work", "large", "--async", columns=72)
     ran = await ended
@@ -416,9 +416,9 @@ async def test_the_bar(site: JobSite, run: Running) -> None:
     assert max(map(len, bars)) <= 71
     assert len(bars) <= 10 * (time.monotonic() - began) + 2
     text = "\n".join(bars)
-    assert re.search(r"^sending  \[[━─]+\] +\d+%  .*MB of 60\.0 MB", text, re.MULTILINE)
+    assert re.search(r"^sending  \[[━─]+\] +\d+%  .*MB of 100\.0 MB", text, re.MULTILINE)
     assert "queued  place 7 in the queue" in text
-    assert re.search(r"^running  \[[━─]+\]  50%  2 of 4, 0:00, part 2  \[2J$", text, re.MULTILINE)
+    assert re.search(r"^running  \[[━─]+\]  50%  2 of 4, 0:0\d, part 2  \[2J$", text, re.MULTILINE)
     assert "\x1b[2J" not in ran.error
     assert f"deferpost: the job is {site.url}/jobs/job-1\n" in ran.error
     last = ran.error.rpartition("\r\x1b[K")[2]
@@ -427,24 +427,21 @@ async def test_the_bar(site: JobSite, run: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "options", "bar"),
+    ("environment", "bar"),
     [
         (
             {"NO_COLOR": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-            [],
             True,
         ),
-        ({"TERM": "dumb"}, [], False),
-        ({}, ["--quiet"], False),
+        ({"TERM": "dumb"}, False),
     ],
-    ids=["plain", "dumb", "quiet"],
+    ids=["plain", "dumb"],
 )
 @pytest_twisted.ensureDeferred
 async def test_terminals(
     site: JobSite,
     run: Running,
     environment: dict[str, str],
-    options: list[str],
     bar: bool,
 ) -> None:
     """NO_COLOR is honoured, ASCII will do, and a dumb terminal has lines alone."""
@@ -460,7 +457,7 @@ async def test_terminals(
         site._job(request, *request.path.decode().split("/")[2:])
 
     site.instead = [soon]
-    _, ended = run.in_terminal("wait", job_url(site, job), *options, environment=environment)
+    _, ended = run.in_terminal("wait", job_url(site, job), environment=environment)
     ran = await ended
     assert (ran.status, ran.out) == (0, b"succeeded\n")
     assert ("50%" in ran.error) is bar

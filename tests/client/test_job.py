@@ -142,7 +142,7 @@ async def test_a_server_that_does_not_wait(site: JobSite, job: Job, running: Fak
     site.instead = [at_once] * 100
     waiting = job.wait()
     await turns(0.3)
-    assert len(site.requests) == 1
+    assert 1 <= len(site.requests) <= 2
     waiting.cancel()
     with pytest.raises(CancelledError):
         await waiting
