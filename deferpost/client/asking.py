@@ -78,7 +78,7 @@ class Asker:
 
     def trying(self, *, patient: bool, until: float | None = None) -> Trying:
         """Begin an operation that may take several attempts; see :class:`Trying`."""
-        return Trying(self._retries, self._random, self.now(), patient=patient, until=until)
+        return Trying(self._retries, self._random, patient=patient, until=until)
 
     async def pause(self, trying: Trying, error: ClientError) -> None:
         """Wait until the next attempt is due.

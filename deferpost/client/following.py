@@ -42,12 +42,12 @@ async def follow(asker: Asker, url: str, after: int) -> AsyncGenerator[JobEvent,
             _check(response)
             reader = EventReader()
             while data := await response.body.read():
+                trying = asker.trying(patient=True)  # there is life
                 for event in reader.feed(data):
                     found = _read(event, last)
                     if found is None:
                         continue
                     last = found.number
-                    trying = asker.trying(patient=True)
                     yield found
                     if found.kind == _END:
                         return

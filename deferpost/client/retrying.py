@@ -49,9 +49,8 @@ class Trying:
 
     :param retries: how patient the client is.
     :param random: gives numbers from 0 to 1.
-    :param now: the time in seconds of the monotonic clock.
-    :param patient: whether the time counts, and not the number of attempts: for jobs that were
-        accepted.
+    :param patient: whether the time since the first failure counts, and not the number of attempts:
+        for jobs that were accepted.
     :param until: when there is no point in further attempts; None for no such time.
     """
 
@@ -59,7 +58,6 @@ class Trying:
         self,
         retries: Retries,
         random: Callable[[], float],
-        now: float,
         *,
         patient: bool,
         until: float | None = None,
@@ -68,7 +66,7 @@ class Trying:
         self._random = random
         self._patient = patient
         self._until = until
-        self._began = now
+        self._failed: float | None = None  # when it did for the first time
         self._failures = 0
 
     def pause_after(self, error: ClientError, now: float, wall: float) -> float:
@@ -81,8 +79,10 @@ class Trying:
         """
         retries = self._retries
         self._failures += 1
+        if self._failed is None:
+            self._failed = now
         if self._patient:
-            is_over = now - self._began >= retries.patience_seconds
+            is_over = now - self._failed >= retries.patience_seconds
         else:
             is_over = self._failures >= retries.attempts
         asked = None

@@ -437,3 +437,21 @@ async def test_a_silent_stream(site: JobSite, client: MakeClient, running: FakeJ
                 clock.addCallback(lambda _: running.end())
     assert numbers == [1, 2, 3, 4]
     assert len(site.requests) >= 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_stream_that_is_lost(
+    site: JobSite, client: MakeClient, running: FakeJob
+) -> None:
+    """The patience begins with the first failure, not with a stream that was good for hours."""
+    job = client(retries=Retries(first_pause_seconds=0.01, patience_seconds=0.2)).attach(running.id)
+
+    async def follow() -> list[int]:
+        return [event.number async for event in job.events(after=2)]
+
+    following = Deferred.fromCoroutine(follow())
+    await turns(0.4)
+    running.drop_readers()
+    await turns(0.05)
+    running.end()
+    assert await following == [3, 4]

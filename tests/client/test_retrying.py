@@ -80,7 +80,7 @@ def test_what_is_worth_repeating(error: ClientError, with_key: bool, without: bo
 def test_pauses_grow_to_a_bound(chance: float, attempts: int) -> None:
     """Each pause may be twice the one before, is never none, and has a bound."""
     retries = Retries(attempts=attempts)
-    trying = Trying(retries, lambda: chance, 0.0, patient=False)
+    trying = Trying(retries, lambda: chance, patient=False)
     pauses = [trying.pause_after(LOST, 0.0, WALL) for _ in range(attempts - 1)]
     assert all(0.25 <= pause <= retries.longest_pause_seconds for pause in pauses)
     assert pauses == sorted(pauses)
@@ -91,21 +91,21 @@ def test_pauses_grow_to_a_bound(chance: float, attempts: int) -> None:
 @given(st.floats(0, 1), st.integers(0, 300))
 def test_never_sooner_than_asked(chance: float, asked: int) -> None:
     """A server that asks for a pause gets it, and not all clients at the same moment."""
-    trying = Trying(Retries(), lambda: chance, 0.0, patient=False)
+    trying = Trying(Retries(), lambda: chance, patient=False)
     pause = trying.pause_after(busy(retry_after=str(asked)), 0.0, WALL)
     assert asked <= pause <= asked + 10.5
 
 
 def test_too_long_a_pause_is_told() -> None:
     """A server that asks for hours is not waited for."""
-    trying = Trying(Retries(), lambda: 0.5, 0.0, patient=False)
+    trying = Trying(Retries(), lambda: 0.5, patient=False)
     with pytest.raises(Problem):
         trying.pause_after(busy(retry_after="301"), 0.0, WALL)
 
 
 def test_patience_is_a_matter_of_time() -> None:
     """A job that was accepted is looked for as long as the patience lasts."""
-    trying = Trying(Retries(patience_seconds=60), lambda: 0.5, 100.0, patient=True)
+    trying = Trying(Retries(patience_seconds=60), lambda: 0.5, patient=True)
     for now in range(100, 160):
         trying.pause_after(LOST, float(now), WALL)
     with pytest.raises(Unreachable):
@@ -114,7 +114,7 @@ def test_patience_is_a_matter_of_time() -> None:
 
 def test_no_attempt_after_the_end() -> None:
     """What would come after the time that was given is not tried."""
-    trying = Trying(Retries(), lambda: 1.0, 0.0, patient=True, until=10.0)
+    trying = Trying(Retries(), lambda: 1.0, patient=True, until=10.0)
     assert trying.pause_after(LOST, 9.0, WALL) == 0.5
     with pytest.raises(Unreachable):
         trying.pause_after(LOST, 9.5, WALL)
