@@ -599,3 +599,6 @@ async def test_the_first_word_decides(run: Running) -> None:
     assert "deferpost post URL FILE" in words
     for name in NAMES:
         assert name in words
+    ran = await run("--print-config", environment={"DEFERPOST_TOKEN": "s3cret"})
+    assert (ran.status, ran.error) == (0, ""), "the client's variable is none of the daemon's"
+    assert b"s3cret" not in ran.out
