@@ -88,7 +88,7 @@ setup(
         "fuzz": FUZZ,
         "dev": DEV,
     },
-    entry_points={"console_scripts": ["deferpost = deferpost.tap:main"]},
+    entry_points={"console_scripts": ["deferpost = deferpost.command:main"]},
     # An explicit root lets an editable install put this directory itself on sys.path, by a plain
     # .pth file.  Twisted looks for plugins in directories of sys.path only: an import hook, which
     # is what setuptools installs otherwise, would hide twisted/plugins from twistd.

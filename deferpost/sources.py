@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 _ENVIRONMENT = "DEFERPOST_"
-_RESERVED = {"DEFERPOST_CONFIG"}  # the file's own path, for whoever opens the file
+# The path of the file, for whoever opens it; and the token of the commands that are a client.
+_RESERVED = {"DEFERPOST_CONFIG", "DEFERPOST_TOKEN"}
 _SOURCES = ("file", "environment", "option")
 
 

@@ -30,7 +30,10 @@ class Options(usage.Options):
         "from Python's path. What the options set can stand in the TOML file of --config and in "
         "the environment too, as DEFERPOST_LISTEN or DEFERPOST_POOLS_THREAD_SIZE; "
         "--print-config shows all of it as such a file. Options take precedence over the "
-        "environment, and the environment over the file."
+        "environment, and the environment over the file.\n\n"
+        "The command deferpost is a client, too: deferpost post URL FILE posts a file and prints "
+        "the answer, and deferpost jobs, wait, events, result and cancel look after jobs; each has "
+        "its own --help."
     )
     optFlags = [  # noqa: RUF012 (Twisted's way)
         ["check-config", None, "Check the configuration and the app, and exit."],
@@ -68,7 +71,8 @@ class Options(usage.Options):
         parts = ["\n"]
         for topic, names in topics.items():
             parts += [f"{topic}:\n", *(self._option_usage(name, width) for name in names), "\n"]
-        return "".join([*parts, textwrap.fill(self.longdesc, width), "\n"])
+        paragraphs = [textwrap.fill(part, width) for part in self.longdesc.split("\n\n")]
+        return "".join([*parts, "\n\n".join(paragraphs), "\n"])
 
     def _option_usage(self, name: str, width: int) -> str:
         long = name.removesuffix("=")
@@ -235,7 +239,7 @@ def makeService(options: Options) -> IService:
 
 
 def main() -> None:
-    """The ``deferpost`` command: the same daemon, in the foreground."""
+    """The ``deferpost`` command, where it is not a client: the same daemon, in the foreground."""
     from twisted.scripts import twistd
 
     Options().parseOptions(sys.argv[1:])  # so that errors speak of this command

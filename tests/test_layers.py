@@ -56,7 +56,7 @@ LAYERS: Mapping[Layer, frozenset[str]] = {
         | {"listening", "logs", "observing", "reload", "runtime", "systemd", "versions"}
         | {"authentication", "overseeing", "storage"}
     ),
-    Layer.ASIDE: frozenset({"client", "testing"}),
+    Layer.ASIDE: frozenset({"client", "command", "testing"}),
 }
 LAYER_OF = {unit: layer for layer, units in LAYERS.items() for unit in units}
 
@@ -67,12 +67,16 @@ ACYCLIC = {Layer.VOCABULARY, Layer.RULES, Layer.COORDINATION, Layer.EDGES, Layer
 #: The one importer that may reach across mechanisms, and what it reaches for.
 ACROSS = {("deferpost.pools.child", "handlers")}
 
+#: What stands aside is imported by nobody, but for the command, which is a client or a daemon by
+#: its first word.
+STARTS = {("command", "client")}
+
 #: Rules decide; they do not wait, and they take the time as an argument.
 NOT_IN_RULES = ("threading", "time", "twisted")
 
 #: Everything else is given the reactor that it works with.
 REACTOR = "twisted.internet.reactor"
-PICKS_THE_REACTOR = {"mount", "service", "tap"}
+PICKS_THE_REACTOR = {"client", "mount", "service", "tap"}
 
 #: Dependencies that are optional to somebody, and so have one door each; with those units, of which
 #: each may have one of its own.
@@ -198,7 +202,7 @@ def layer_break(found: Import) -> str | None:
     if ours == theirs or theirs not in LAYER_OF:
         return None
     layer, other = LAYER_OF[ours], LAYER_OF[theirs]
-    if other is Layer.ASIDE:
+    if other is Layer.ASIDE and (ours, theirs) not in STARTS:
         return f"{found}: nothing imports what stands aside"
     if layer is Layer.ASIDE:
         if any(part.startswith("_") for part in found.target.split(".")):
@@ -322,6 +326,11 @@ GOOD = {
         web__post="",
         testing="from deferpost import App, web\nimport deferpost.web.post",
     ),
+    "the command, the client and the daemon": tree_of(
+        command="def main():\n    import deferpost.client.commands\n    import deferpost.tap",
+        client__commands="",
+        tap="",
+    ),
     "the reactor in assembly": tree_of(
         tap="from twisted.internet import reactor",
         service="import twisted.internet.reactor",
@@ -414,6 +423,11 @@ BAD = {
         "deferpost/testing.py:1: deferpost.testing imports deferpost.client.a: "
         "nothing imports what stands aside",
     ),
+    "the command, by the client that it starts": (
+        tree_of(client__a="import deferpost.command", command=""),
+        "deferpost/client/a.py:1: deferpost.client.a imports deferpost.command: "
+        "nothing imports what stands aside",
+    ),
     "what is private, from aside": (
         tree_of(web___post="", testing="import deferpost.web._post"),
         "deferpost/testing.py:1: deferpost.testing imports deferpost.web._post: "
@@ -445,7 +459,7 @@ BAD = {
     "the reactor": (
         tree_of(web__post="def f():\n    from twisted.internet import defer, reactor"),
         "deferpost/web/post.py:2: deferpost.web.post imports twisted.internet.reactor: "
-        "only mount, service, tap may pick the reactor",
+        "only client, mount, service, tap may pick the reactor",
     ),
     "two doors for one dependency": (
         tree_of(handlers__forms="import multipart", bodies="from multipart import MultipartParser"),

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 #: The command ``deferpost``, before its options.
-DEFERPOST = (sys.executable, "-c", "from deferpost.tap import main; main()")
+DEFERPOST = (sys.executable, "-c", "from deferpost.command import main; main()")
 
 #: The command ``twistd -n deferpost``, before the options of deferpost.
 TWISTD = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import importlib
@@ -28,6 +29,8 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from deferpost.client.commands import NAMES
+from deferpost.client.commands.line import read_line
 from deferpost.errors import ConfigurationError
 from deferpost.settings import FLAGS, load_settings
 from deferpost.tap import Options
@@ -437,6 +440,16 @@ def is_variable(name: str) -> bool:
     return True
 
 
+def options_of_the_client() -> set[str]:
+    """The long options of all commands that are a client, without the hyphens."""
+    texts = []
+    for name in NAMES:
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as printed:
+            read_line([name, "--help"], {})
+        texts.append(printed.getvalue())
+    return set(re.findall(r"--([a-z][a-z-]*)", " ".join(texts)))
+
+
 @every_page
 def test_docutils_reads_the_page_without_a_warning(page: Path) -> None:
     """Every page is good reStructuredText."""
@@ -458,6 +471,7 @@ def test_options_that_are_mentioned_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     known = {option.rstrip("=") for option in (*Options().longOpt, *ServerOptions().longOpt)}
     known |= {"data-binary", "unix-socket"}  # of curl
+    known |= options_of_the_client()
     assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)) <= known
     for variable in re.findall(r"\bDEFERPOST_[A-Z_]+[A-Z]\b", text):
         assert is_variable(variable), variable
