@@ -218,7 +218,7 @@ def _read_words(value: object) -> tuple[str, ...]:
 def _read_url(value: object) -> str | None:
     if not isinstance(value, str):
         raise ValueError(value)
-    if value and not re.fullmatch(r"https?://[A-Za-z0-9.\-:\[\]]+(?:/[!-~]*)?", value):
+    if value and not re.fullmatch(r"https?://[A-Za-z0-9.\-:\[\]]+(?:/[!-\"$->@-~]*)?", value):
         raise ValueError(value)
     return value.rstrip("/") or None
 
@@ -374,7 +374,6 @@ TOPICS: dict[str, tuple[Key, ...]] = {
                 expected='a list of hosts such as ["hooks.example.com", "*.example.org"]',
                 metavar="HOST",
                 read=_read_words,
-                write=list,
                 repeated=True,
             ),
         ),

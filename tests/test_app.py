@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from deferpost.app import DEFAULT_PLANS, App, declare
 from deferpost.errors import DeclarationError
-from deferpost.model import OnDisconnect
+from deferpost.model import Delivery, OnDisconnect
 from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool
 from deferpost.web.tree import AppResource
 
@@ -60,7 +60,40 @@ def test_route() -> None:
     assert (route.timeout, route.max_body) == (None, None)
     assert route.on_disconnect is OnDisconnect.CANCEL
     assert route.stream is False
+    assert route.delivery is Delivery.ALLOW
+    assert (route.fallback, route.result_ttl) == (None, None)
+    assert (route.require_key, route.coalesce, route.needs_store) == (False, False, False)
     assert app.pools == {}
+
+
+def test_route_whose_calls_are_kept() -> None:
+    """How calls are answered is said in the words of the interface, times as people write them."""
+    app = App()
+    app.post("/a", fallback="30s", result_ttl="1h", require_key=True, coalesce=True)(render)
+    app.post("/b", delivery="async", result_ttl=90)(render)
+    first, second = app.routes
+    assert (first.fallback, first.result_ttl) == (30.0, 3600.0)
+    assert (first.require_key, first.coalesce) == (True, True)
+    assert (second.delivery, second.result_ttl) == (Delivery.ASYNC, 90.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({}, False),
+        ({"delivery": "sync"}, False),
+        ({"result_ttl": "1h"}, False),
+        ({"delivery": "async"}, True),
+        ({"fallback": "1s"}, True),
+        ({"require_key": True}, True),
+        ({"coalesce": True}, True),
+    ],
+)
+def test_route_that_needs_a_store(options: dict[str, Any], needs: bool) -> None:
+    """A route whose calls cannot be served without kept jobs says so."""
+    app = App()
+    app.post("/a", **options)(render)
+    assert app.routes[0].needs_store is needs
 
 
 def test_route_in_full() -> None:
@@ -168,6 +201,17 @@ def test_route_twice() -> None:
             "route /a: on_disconnect is 'cancel' or 'finish', not 'ignore'",
         ),
         ({"on_disconnect": None}, "route /a: on_disconnect is 'cancel' or 'finish', not None"),
+        ({"delivery": "later"}, "route /a: delivery is 'sync', 'allow' or 'async', not 'later'"),
+        (
+            {"delivery": "async", "fallback": "1s"},
+            "route /a: fallback='1s' is not for delivery='async', which leaves nothing to fall "
+            "back to",
+        ),
+        ({"delivery": "sync", "fallback": 5}, "route /a: fallback=5 is not for delivery='sync'"),
+        ({"fallback": 0}, "route /a: fallback: 0 is not more than nothing"),
+        ({"fallback": "soon"}, "route /a: fallback: 'soon' is not a duration"),
+        ({"result_ttl": "0s"}, "route /a: result_ttl: '0s' is not more than nothing"),
+        ({"result_ttl": True}, "route /a: result_ttl: true is not a duration"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], words: str) -> None:

@@ -708,6 +708,43 @@ def test_every_option_reads_its_own_default() -> None:
         assert settings == Settings(pools={**Settings().pools, **pools})
 
 
+def test_hosts_of_webhooks_add_up() -> None:
+    """Hosts that may be told are given one by one, or listed; a variable parts them by spaces."""
+    assert load(flags=[("webhook-hosts", "a.example"), ("webhook-hosts", "*.b.example")]) == (
+        load('webhook_hosts = ["a.example", "*.b.example"]')
+    )
+    environ = {"DEFERPOST_WEBHOOK_HOSTS": "a.example  *.b.example"}
+    assert load("", environ).webhook_hosts == ("a.example", "*.b.example")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("store = 3", 'store: 3 is not the path of a directory, or "" for none'),
+        ('result_ttl = "0s"', "result_ttl: '0s' is not a duration above 0s and up to 365d"),
+        ("max_kept = 0", "max_kept: 0 is not a whole number from 1 to 10000000"),
+        ('idempotency_grace = "2d"', "idempotency_grace: '2d' is not a duration from 0s to 1d"),
+        ('public_url = "jobs.example.com"', "'jobs.example.com' is not a URL such as"),
+        ('public_url = "https://a.example/?x y"', "'https://a.example/?x y' is not a URL such as"),
+        ('public_url = "https://a.example/?x"', "'https://a.example/?x' is not a URL such as"),
+        ('webhook_hosts = "a.example"', "'a.example' is not a list of hosts such as"),
+        ("webhook_hosts = [1]", "[1] is not a list of hosts such as"),
+        ('webhook_private = "maybe"', "webhook_private: 'maybe' is not"),
+    ],
+)
+def test_settings_of_kept_jobs_that_make_no_sense(toml: str, message: str) -> None:
+    """What is said of kept jobs is checked where it is read."""
+    assert message in problem(toml)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"), [("https://a.example/", "https://a.example"), ("http://[::1]:80/x", None)]
+)
+def test_public_url(text: str, url: str | None) -> None:
+    """The URL is one to which paths can be added."""
+    assert load(f'public_url = "{text}"').public_url == (url or text)
+
+
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 NAMES = st.from_regex("[a-z_]+", fullmatch=True).filter(str.isidentifier)
 DOTTED = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
@@ -752,6 +789,15 @@ ALL_SETTINGS = st.builds(
     timeout=st.floats(0, 30 * 86_400, exclude_min=True),
     grace=st.floats(0, 86_400),
     access_log=st.booleans(),
+    store=st.none() | TEXTS.filter(bool),
+    result_ttl=st.floats(0, 365 * 86_400, exclude_min=True),
+    max_kept=st.integers(1, 10_000_000),
+    idempotency_grace=st.floats(0, 86_400),
+    public_url=st.none()
+    | st.from_regex(r"https?://[a-z0-9.-]+(:[0-9]+)?(/[a-z]+)?", fullmatch=True),
+    webhook_hosts=st.lists(st.from_regex(r"(\*\.)?[a-z0-9.-]+", fullmatch=True)).map(tuple),
+    webhook_secrets=st.none() | TEXTS.filter(bool),
+    webhook_private=st.booleans(),
     metrics=st.booleans(),
     log_format=st.sampled_from(LOG_FORMATS),
     status_page=st.sampled_from(STATUS_PAGES),
@@ -801,6 +847,14 @@ def test_printed_settings_are_what_one_would_write() -> None:
         "most_urgent = 0\n"
         'priority_ageing = "10s"\n'
         "max_jobs_per_client = 0\n"
+        'store = ""\n'
+        'result_ttl = "1d"\n'
+        "max_kept = 100000\n"
+        'idempotency_grace = "1m"\n'
+        'public_url = ""\n'
+        "webhook_hosts = []\n"
+        'webhook_secrets = ""\n'
+        "webhook_private = false\n"
         "metrics = true\n"
         'log_format = "text"\n'
         'status_page = "off"\n'
