@@ -332,7 +332,9 @@ class IJobStore(Interface):
     has fired is durable: it is there after a loss of power.  An operation that cannot be done
     because of the disk, or because what is on it is damaged, fails with
     :class:`deferpost.errors.StoreFailed`, and leaves everything as it was; a later one may succeed.
-    Operations on one job take effect in the order in which they were asked for.
+    So does one that comes while too much waits, but never :meth:`start`, :meth:`requeue`,
+    :meth:`cancel` or :meth:`finish`.  Operations on one job take effect in the order in which they
+    were asked for; a Deferred that is canceled takes nothing back.
     """
 
     def open() -> Deferred[Sequence[JobRecord]]:
@@ -346,8 +348,9 @@ class IJobStore(Interface):
     def accept(job: NewJob, body: BinaryIO) -> Deferred[Accepted]:
         """Keep a new job with its body; its first event is its state.
 
-        Where there is one already with its id, or with its key in the same scope, nothing is kept,
-        and that one is given.
+        Where there is one already with its id, or else with its key in the same scope, nothing is
+        kept, and that one is given, also if it has ended.  It is the same where both have a
+        fingerprint, and these are equal.
 
         :param body: at its beginning; closed in any case, when it is not needed any more.
         """
@@ -355,17 +358,24 @@ class IJobStore(Interface):
     def start(id: str, at: float) -> Deferred[JobRecord | None]:
         """Note that a run is about to begin: it is counted, and an event tells of it.
 
-        :returns: a Deferred of the record; None if the job has ended or is to end: it must not run.
+        :returns: a Deferred of the record; None if the job was not queued, because it has ended or
+            is to end: it must not run.
         """
 
     def requeue(id: str) -> Deferred[JobRecord | None]:
         """Note that a job is to run once more, because its worker was lost; one retry is used up.
 
-        :returns: a Deferred of the record; None if the job has ended or is to end.
+        :returns: a Deferred of the record; None if the job did not run, because it has ended or is
+            to end, or if it has no retry left: it must not run again.
         """
 
     def cancel(id: str, reason: Reason) -> Deferred[JobRecord | None]:
         """Note that a job that runs is to end; after a crash it is not run again.
+
+        Nothing is noted of one that is queued, which can be ended at once: whoever cancels it takes
+        it from its queue and calls :meth:`finish`, and tells nobody before that has fired.  After a
+        crash in between it is queued as before, and its client, who was not told either, can cancel
+        it again.  Where a job is to end already, its first reason stays.
 
         :returns: a Deferred of the record; None if it has ended, or is not there.
         """
@@ -374,16 +384,23 @@ class IJobStore(Interface):
         """Note how far a job is, as an event; nothing if it has ended."""
 
     def write(id: str, data: bytes) -> Deferred[None]:
-        """Append to the body of the result that a job is going to have.  Not an event.
+        """Append to the body of the result that a job, which runs, is going to have.  Not an event.
 
-        Where the job starts again, what was written is dropped.
+        Where the job starts again, what was written is dropped; so it is not durable before
+        :meth:`finish`.  When one piece could not be written, the others cannot either, and
+        :meth:`finish` without a body fails.
+
+        :returns: a Deferred that fires when there is room for more: who writes waits for it.
         """
 
     def finish(id: str, outcome: Outcome, body: bytes | BinaryIO | None) -> Deferred[JobRecord]:
         """Note how a job has ended.  Where it had, that stays, and is what is given.
 
-        :param body: of the result: bytes; a file, read from where it stands to its end and then
-            closed; or None for what was written before.
+        :param body: of the result: bytes; a file, read from where it stands to its end and closed
+            in any case; or None for what was written before.
+        :returns: a Deferred of the record; it fails with :exc:`LookupError` where there is no such
+            job.
+        :raises ValueError: the state of the outcome is not a final one.
         """
 
     def get(id: str) -> Deferred[JobRecord | None]:

@@ -2,7 +2,8 @@
 
 ``client`` posts to an app in memory, ``pools`` has the pools that it does so with, ``runs`` is what
 they run jobs by, ``fixtures`` brings the client to pytest.  ``behaviour`` is the suite that every
-:class:`~deferpost.interfaces.IWorkerPool` passes, with its ``handlers`` and ``coroutines``;
+:class:`~deferpost.interfaces.IWorkerPool` passes, with its ``handlers`` and ``coroutines``, and
+``stores`` that of every :class:`~deferpost.interfaces.IJobStore`;
 ``guard`` catches whoever touches a Request off the reactor thread; ``waiting`` waits.
 
 This is a face, and nothing else: each name is imported from its home when it is first asked for
@@ -24,6 +25,7 @@ __all__ = [
     "ReactorOnlyRequest",
     "Response",
     "Run",
+    "StoreBehaviour",
     "until",
 ]
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from deferpost.testing.guard import OffReactorThread, ReactorOnlyRequest
     from deferpost.testing.pools import InlinePool, ManualPool
     from deferpost.testing.runs import Run
+    from deferpost.testing.stores import StoreBehaviour
     from deferpost.testing.waiting import until
 else:
     # Hidden from type checkers: to them, a module with __getattr__ has every name there is.
@@ -49,6 +52,7 @@ else:
         "ReactorOnlyRequest": "guard",
         "Response": "client",
         "Run": "runs",
+        "StoreBehaviour": "stores",
         "until": "waiting",
     }
 
