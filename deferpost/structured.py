@@ -1,9 +1,9 @@
-"""Structured fields (RFC 9651), as far as signatures and digests need them.
+"""Structured fields (RFC 9651), as far as signatures, digests and keys need them.
 
-This module decides what a dictionary field says: items and inner lists with parameters, of
-integers, strings, tokens, byte sequences and booleans.  It is stricter than it has to be: a
-decimal, a date, a display string, a key that comes twice and base64 without its padding are errors
-here, too.  It never guesses.
+This module decides what a dictionary says, or a field of one item: items and inner lists with
+parameters, of integers, strings, tokens, byte sequences and booleans.  It is stricter than it has
+to be: a decimal, a date, a display string, a key that comes twice and base64 without its padding
+are errors here, too.  It never guesses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from typing import TypeAlias
 
 import msgspec
 
-__all__ = ["Bare", "InnerList", "Item", "Token", "inner_list_text", "item_text", "parse_dictionary"]
+__all__ = [
+    "Bare",
+    "InnerList",
+    "Item",
+    "Token",
+    "inner_list_text",
+    "item_text",
+    "parse_dictionary",
+    "parse_item",
+]
 
 
 class Token(str):
@@ -162,6 +171,20 @@ def parse_dictionary(lines: Iterable[bytes]) -> dict[str, Item | InnerList]:
         if reader.ended:
             raise reader.wrong("a member after the comma")
     return members
+
+
+def parse_item(lines: Iterable[bytes]) -> Item:
+    """Read a field that is one item.
+
+    :param lines: the values of all fields of that name, in order.
+    :raises ValueError: they are not one.
+    """
+    text = ", ".join(line.decode("latin-1").strip(" \t") for line in lines)
+    reader = _Reader(text.strip(" "))
+    found = reader.item()
+    if not reader.ended:
+        raise reader.wrong("the end")
+    return found
 
 
 def _bare_text(value: Bare) -> str:

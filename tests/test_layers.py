@@ -40,13 +40,14 @@ LAYERS: Mapping[Layer, frozenset[str]] = {
     Layer.VOCABULARY: frozenset({"_version", "errors", "fields", "interfaces", "model", "records"}),
     Layer.RULES: frozenset(
         {"admission", "backlog", "exchanges", "ids", "jobs", "lifecycle", "tally", "tracing"}
-        | {"eventstream", "progress"}
+        | {"eventstream", "idempotency", "prefer", "progress"}
         | {"credentials", "digests", "replays", "signatures", "structured"}
         | {"recycling"}
         | {"defaults", "keys", "settings", "sources", "tomlplaces", "units"}
     ),
     Layer.MECHANISMS: frozenset(
-        {"arriving", "bodies", "handlers", "joblog", "jsonlog", "metrics", "pools", "store", "wire"}
+        {"arriving", "bodies", "handlers", "joblog", "jsonlog", "metrics", "pools", "store"}
+        | {"webhooks", "wire"}
     ),
     Layer.COORDINATION: frozenset({"dispatch", "keeping", "recording"}),
     Layer.EDGES: frozenset({"web"}),
@@ -73,8 +74,16 @@ NOT_IN_RULES = ("threading", "time", "twisted")
 REACTOR = "twisted.internet.reactor"
 PICKS_THE_REACTOR = {"mount", "service", "tap"}
 
-#: Dependencies that are optional to somebody, and so have one door each.
-ONE_DOOR = ("distributed", "httptools", "multipart", "prometheus_client", "pytest", "treq")
+#: Dependencies that are optional to somebody, and so have one door each; with those units, of which
+#: each may have one of its own.
+ONE_DOOR: Mapping[str, frozenset[str]] = {
+    "distributed": frozenset(),
+    "httptools": frozenset(),
+    "multipart": frozenset(),
+    "prometheus_client": frozenset(),
+    "pytest": frozenset(),
+    "treq": frozenset({"client", "testing", "webhooks"}),
+}
 
 
 class Module(NamedTuple):
@@ -231,16 +240,17 @@ def circles(imports: list[Import]) -> Iterator[str]:
 
 def extra_doors(imports: list[Import]) -> Iterator[str]:
     """Each optional dependency that is imported in more than one place."""
-    for name in ONE_DOOR:
-        doors = {
-            unit
-            if LAYER_OF[unit := unit_of(found.importer.name)] is Layer.ASIDE
-            else found.importer.name
-            for found in imports
-            if found.reaches(name)
-        }
-        if len(doors) > 1:
-            yield f"{name} is imported in {' and in '.join(sorted(doors))}: one place has to do"
+    for name, with_their_own in ONE_DOOR.items():
+        doors: dict[str, set[str]] = defaultdict(set)
+        for found in imports:
+            if found.reaches(name):
+                unit = unit_of(found.importer.name)
+                aside = LAYER_OF[unit] is Layer.ASIDE
+                whose = unit if unit in with_their_own else ""
+                doors[whose].add(unit if aside else found.importer.name)
+        for places in map(sorted, doors.values()):
+            if len(places) > 1:
+                yield f"{name} is imported in {' and in '.join(places)}: one place has to do"
 
 
 def breaks(tree: list[Module]) -> list[str]:
@@ -323,6 +333,9 @@ GOOD = {
     ),
     "one door inside one package aside": tree_of(
         client__a="import treq", client__b="from treq.client import HTTPClient"
+    ),
+    "a door for each of those that may have their own": tree_of(
+        client__a="import treq", testing__a="import treq", webhooks__a="import treq"
     ),
     "a foreign name that begins like a forbidden one": tree_of(
         lifecycle="import timeit\nfrom twistedish import x"
@@ -440,8 +453,16 @@ BAD = {
         "one place has to do",
     ),
     "two doors, one of them aside": (
-        tree_of(testing__a="import treq", testing__b="import treq", web__post="import treq"),
-        "treq is imported in deferpost.web.post and in testing: one place has to do",
+        tree_of(testing__a="import pytest", testing__b="import pytest", web__post="import pytest"),
+        "pytest is imported in deferpost.web.post and in testing: one place has to do",
+    ),
+    "two doors of one that may have its own": (
+        tree_of(client__a="import treq", webhooks__a="import treq", webhooks__b="import treq"),
+        "treq is imported in deferpost.webhooks.a and in deferpost.webhooks.b: one place has to do",
+    ),
+    "two doors of those that may not": (
+        tree_of(client__a="import treq", dispatch="import treq", web__post="import treq"),
+        "treq is imported in deferpost.dispatch and in deferpost.web.post: one place has to do",
     ),
     "a module without a place": (
         tree_of(helpers="import deferpost.service"),

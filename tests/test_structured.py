@@ -1,4 +1,4 @@
-"""Structured fields, as far as signatures and digests need them."""
+"""Structured fields, as far as signatures, digests and keys need them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from deferpost.structured import (
     inner_list_text,
     item_text,
     parse_dictionary,
+    parse_item,
 )
 
 
@@ -118,3 +119,24 @@ def test_what_cannot_be_written(value: str | int) -> None:
     """A value that no field can hold is refused."""
     with pytest.raises(ValueError, match=r"characters of ASCII|more than 15 digits"):
         item_text(Item(value))
+
+
+@pytest.mark.parametrize(
+    ("lines", "item"),
+    [
+        ([b'"a b"'], Item("a b")),
+        ([b"  tok;q=1 "], Item(Token("tok"), {"q": 1})),
+        ([b'"a', b'b"'], Item("a, b")),  # RFC 9651, section 4.2: lines are one value
+        ([b":AAE=:"], Item(b"\0\1")),
+    ],
+)
+def test_an_item(lines: list[bytes], item: Item) -> None:
+    """A field that is one item is read with its parameters."""
+    assert parse_item(lines) == item
+
+
+@pytest.mark.parametrize("lines", [[], [b""], [b'"a", "b"'], [b"a", b"a"], [b"(a)"], [b"a b"]])
+def test_not_an_item(lines: list[bytes]) -> None:
+    """What is no item, or more than one, is refused."""
+    with pytest.raises(ValueError, match="expected"):
+        parse_item(lines)
