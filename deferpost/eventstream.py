@@ -18,7 +18,15 @@ import msgspec
 
 from deferpost.model import Progress
 
-__all__ = ["EventFormat", "Events", "format_of", "is_text", "media_type"]
+__all__ = [
+    "EventFormat",
+    "Events",
+    "format_of",
+    "is_text",
+    "media_type",
+    "plain_number",
+    "weight_of",
+]
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -59,7 +67,7 @@ def format_of(accept: bytes) -> EventFormat | None:
     other = 0.0
     for part in lowered.split(b",", _RANGES_MOST)[:_RANGES_MOST]:
         kind, *parameters = (piece.strip(b" \t") for piece in part.split(b";"))
-        weight = _weight(parameters)
+        weight = weight_of(parameters)
         if weight is None:
             continue  # malformed
         found = _FORMATS.get(kind)
@@ -71,7 +79,8 @@ def format_of(accept: bytes) -> EventFormat | None:
     return None if best is None or best[0] < other else best[1]
 
 
-def _weight(parameters: list[bytes]) -> float | None:
+def weight_of(parameters: Iterable[bytes]) -> float | None:
+    """The weight among the parameters of a media range; None where it is malformed."""
     for parameter in parameters:
         name, _, value = parameter.partition(b"=")
         if name.rstrip(b" \t") == b"q":
@@ -133,8 +142,8 @@ class Events:
     def progress(self, progress: Progress) -> bytes:
         """How far the job is."""
         members = {
-            "done": _plain(progress.done),
-            "total": None if progress.total is None else _plain(progress.total),
+            "done": plain_number(progress.done),
+            "total": None if progress.total is None else plain_number(progress.total),
             "message": progress.message,
         }
         return self._event("progress", members)
@@ -207,7 +216,7 @@ class Events:
         return b"id: %d\nevent: %s\ndata: %s\n\n" % (self._number, kind.encode(), lines)
 
 
-def _plain(number: float) -> float:
+def plain_number(number: float) -> float:
     """A number as people write it: without a point where it is whole."""
     return int(number) if number.is_integer() and abs(number) <= _EXACT else number
 
