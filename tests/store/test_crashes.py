@@ -160,7 +160,7 @@ def test_killed_at_a_call(tmp_path: Path, call: str, number: int) -> None:
         ("fdatasync", "ENOSPC", "2+3"),
         ("fsync", "EIO", "3+2"),
         ("pwrite64", "ENOSPC", "20..40"),
-        ("pwrite64", "EIO", "9+7"),
+        ("pwrite64", "EIO", "9+100"),
     ],
 )
 def test_errors_of_the_disk(tmp_path: Path, call: str, error: str, when: str) -> None:
@@ -224,5 +224,5 @@ def test_a_file_before_its_name(tmp_path: Path) -> None:
 def test_one_for_many(tmp_path: Path) -> None:
     """Jobs that come at the same time are made durable together."""
     synced = _synced(tmp_path, 64, 640, "100")
-    # 640 jobs, 213 starts and 71 ends, one by one, would be 924.
-    assert synced.count("jobs.sqlite3-wal") < 924 / 8
+    # 640 jobs, 213 starts and 71 ends, one by one, would be 924; never are more than 64 under way.
+    assert 924 / 64 <= synced.count("jobs.sqlite3-wal") < 924 / 8

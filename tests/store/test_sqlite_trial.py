@@ -25,7 +25,7 @@ from tests.store.mounts import remount, small_disk
 
 
 class _OnDisk(StoreSuite, TestCase):
-    reactor = reactor
+    reactor: Any = reactor
 
     def setUp(self) -> None:
         super().setUp()
@@ -217,6 +217,46 @@ class DirectoryTests(_OnDisk):
             await self.store.call(record.id)
         self.assertIn("No such file", str(raised.exception))
         await self.accepted(LARGE)
+
+
+class GroupTests(_OnDisk):
+    """What is done in one transaction."""
+
+    async def test_one_that_cannot_be_kept(self) -> None:
+        """What fails takes nothing else with it that was to be written at the same time."""
+        await self.open_store()
+        jobs = [self.new_job() for _ in range(20)]
+        jobs[7] = self.new_job("\ud800")  # which has no bytes
+        asked = [self.store.accept(job, io.BytesIO(b"body")) for job in jobs]
+        with self.assertRaises(UnicodeEncodeError):
+            await asked.pop(7)
+        answers = await gatherResults(asked)
+        self.assertEqual([answer.is_new for answer in answers], [True] * 19)
+        numbers = [answer.record.number for answer in answers]
+        self.assertEqual(numbers, sorted(set(numbers)))
+
+    async def test_answered_together(self) -> None:
+        """Of what was written at once the reactor hears at once, in order."""
+        woken: list[Any] = []
+        real = self.reactor
+
+        class Reactor:
+            def callFromThread(self, function: Any) -> None:
+                woken.append(function)
+                real.callFromThread(function)
+
+            callLater = real.callLater
+
+        self.reactor = Reactor()
+        await self.open_store()
+        del woken[:]
+        order: list[int] = []
+        asked = [self.store.accept(self.new_job(), io.BytesIO(b"body")) for _ in range(200)]
+        for each in asked:
+            each.addCallback(lambda answer: order.append(answer.record.number))
+        await gatherResults(asked)
+        self.assertEqual(order, list(range(1, 201)))
+        self.assertLess(len(woken), 20)
 
 
 class BoundTests(_OnDisk):
