@@ -152,10 +152,10 @@ class Errands:
         self._reader.put(self.place.connection.close, _heard)
         await self._reader.stop()
         await self._writer.stop()
+        await self.large.stop()  # which removes what the others have left behind
         self.copier.put(last, _heard)
+        self.copier.put(self.place.lock.release, _heard)
         await self.copier.stop()
-        await self.large.stop()  # of what the others left behind to be removed
-        self.place.lock.release()
 
     # What is asked for.
 
