@@ -59,6 +59,9 @@ BEAT_SECONDS = 0.5
 #: Seconds between two attempts of a store that could not write.
 RETRY_SECONDS = 1.0
 
+#: Seconds in which what has ended is to be recorded when all of this ends.
+CLOSE_SECONDS = 5.0
+
 #: Seconds between two looks for jobs that are to be forgotten, and how many go at once.
 CLEAN_SECONDS, CLEAN_MOST = 5.0, 500
 
@@ -228,6 +231,7 @@ class Keeper:
         self._feeding = True
         self._timers: dict[str, Any] = {}
         self._quiet: list[Deferred[None]] = []
+        self._recording = 0  # streams on their way into the store
         #: Called when a job with a webhook may have ended.
         self.hook_due: Callable[[], None] | None = None
 
@@ -244,17 +248,16 @@ class Keeper:
         store = self._make_store()
         records = await store.open()
         self._opened = store
-        for record in records:
-            kept = Kept(record, promised=True)
-            self._kept[kept.id] = kept
+        unended = [(Kept(record, promised=True), record) for record in records]
+        self._kept.update((kept.id, kept) for kept, _ in unended)
+        for kept, record in unended:
             if record.state is State.QUEUED:
                 self._wait(kept, record.pool)
             else:
-                await self._recover(kept, record)
+                self._spawn(self._recover(kept, record), kept)
         self._later("clean", CLEAN_SECONDS, self._clean)
         self._later("beat", BEAT_SECONDS, self._tell_progress)
-        self._feed_all()
-        return len(self._kept)
+        return len(unended)
 
     @property
     def _store(self) -> Any:
@@ -272,7 +275,7 @@ class Keeper:
         if record.state is State.CANCELING:
             reason = record.reason or Reason.REQUESTED
             await self._end(kept, self._stopped_outcome(kept, reason, record.rung))
-        elif record.retries > 0 and await self._store.requeue(record.id) is not None:
+        elif record.retries > 0 and await self._requeued(record.id):
             _log.warn(
                 "[{job}] {route}: the daemon ended while it ran; it runs again",
                 job=record.request_id,
@@ -287,6 +290,17 @@ class Keeper:
             )
             error = WorkerLost("the daemon ended")
             await self._end(kept, self._outcome_of(kept, State.FAILED, Reason.WORKER_LOST, error))
+
+    async def _requeued(self, id: str) -> bool:
+        """Have a job be one that waits again; it is tried until the store can."""
+        while True:
+            try:
+                return await self._store.requeue(id) is not None
+            except StoreFailed as error:
+                self._ail(error)
+                if error.fatal:
+                    raise
+                await deferLater(self._reactor, RETRY_SECONDS)
 
     def serve(self, dispatcher: Dispatcher, routes: Mapping[str, Route]) -> None:
         """Have jobs run there from now on; what runs elsewhere ends there.
@@ -304,12 +318,7 @@ class Keeper:
         for lane in list(self._lanes.values()):
             if lane.size == 0:  # the routes of what waits here have another pool, or are gone
                 while (waiting := lane.backlog.take()) is not None:
-                    kept = self._kept[waiting.id]
-                    route = routes.get(kept.route)
-                    if route is None:
-                        self._spawn(self._end(kept, self._gone_outcome(kept)), kept)
-                    else:
-                        self._wait(kept, route.pool)
+                    self._wait(self._kept[waiting.id], lane.name)
         self._feed_all()
 
     def stop_feeding(self) -> None:
@@ -319,6 +328,20 @@ class Keeper:
             self._stop_timer("deadlines")
         for waiter, id in list(self._impatient.items()):
             self._tired(id, waiter)
+        for id in list(self._waiters):
+            kept = self._kept.get(id)
+            if kept is not None and self._is_in_backlog(kept):
+                self._dismiss(kept)
+
+    def _is_in_backlog(self, kept: Kept) -> bool:
+        lane = kept.lane
+        return lane is not None and lane.backlog.position(kept.id, kept.urgency) is not None
+
+    def _dismiss(self, kept: Kept) -> None:
+        """Tell those who wait for a job that it does not end in this process."""
+        for waiter in self._waiters.pop(kept.id, ()):
+            self._impatient.pop(waiter, None)
+            waiter.errback(ShuttingDown("the service is stopping"))
 
     async def close(self) -> None:
         """End, when what has ended is recorded; the pools are stopped before."""
@@ -331,16 +354,39 @@ class Keeper:
         for kept in self._kept.values():
             if kept.grace is not None and kept.grace.active():
                 kept.grace.cancel()
-        if any(kept.ending for kept in self._kept.values()):
+        if not self._is_quiet():
             quiet: Deferred[None] = Deferred()
             self._quiet.append(quiet)
+            timer = self._reactor.callLater(CLOSE_SECONDS, self._give_up)
             await quiet
-        waiters, self._waiters = self._waiters, {}
-        for each in waiters.values():
-            for waiter in each:
-                waiter.errback(ShuttingDown("the service is stopping"))
+            if timer.active():
+                timer.cancel()
+        for kept in list(self._kept.values()):
+            self._dismiss(kept)
         if self._opened is not None:
             await self._opened.close()
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing that has ended is still to be recorded."""
+        return not self._recording and not any(kept.ending for kept in self._kept.values())
+
+    def _look_whether_quiet(self) -> None:
+        if self._quiet and self._is_quiet():
+            self._be_quiet()
+
+    def _be_quiet(self) -> None:
+        quiet, self._quiet = self._quiet, []
+        for each in quiet:
+            each.callback(None)
+
+    def _give_up(self) -> None:
+        """The store cannot write: the process after this one takes these for lost."""
+        _log.error(
+            "not recorded within {seconds:g} s, and given up: the ends of {count} jobs",
+            seconds=CLOSE_SECONDS,
+            count=self._recording + sum(kept.ending for kept in self._kept.values()),
+        )
+        self._be_quiet()
 
     # New jobs.
 
@@ -582,6 +628,8 @@ class Keeper:
         kept.promised = kept.promised or promised
         if kept.promised or kept.attached > 0 or not cancel or kept.ending:
             return
+        if keyed and not self._feeding:
+            return  # it may come back to the process after this one
         if keyed and self._grace > 0:
             kept.grace = self._reactor.callLater(self._grace, self._abandoned, kept)
         else:
@@ -633,11 +681,16 @@ class Keeper:
         """Have a job wait for its pool."""
         route = self._routes.get(kept.route)
         lane = self._lane(pool if route is None else route.pool)
+        kept.lane = kept.job = None
+        if route is None and self._dispatcher is not None and lane.size == 0:
+            self._spawn(self._end(kept, self._gone_outcome(kept)), kept)
+            return
         kept.lane = lane
-        kept.job = None
         (lane.backlog.put_first if first else lane.backlog.put)(kept.waiting)
         if kept.start_by is not None:
             self._look_at_deadlines()
+        if not self._feeding:
+            self._dismiss(kept)
         self._feed(lane)
 
     def _feed_all(self) -> None:
@@ -678,17 +731,22 @@ class Keeper:
         """Give a job to its pool, and record how it ends."""
         route = self._routes.get(kept.route)
         if route is None:
-            lane.ahead -= 1
+            self._not_ahead(lane)
             await self._end(kept, self._gone_outcome(kept))
             return
         try:
             record, call = await self._fetched(kept)
         except StoreFailed as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # its body: nothing else is wrong
+                self._not_ahead(lane)
+                _log.error("[{job}] {error}", job=kept.request_id, error=error.reason)
+                await self._end(kept, self._outcome_of(kept, State.FAILED, Reason.ERROR, error))
+                return
             self._ail(error)
             self._back(kept, lane, RETRY_SECONDS)
             return
         if record is None or call is None or kept.stopped is not None:
-            lane.ahead -= 1
+            self._not_ahead(lane)
             if call is not None:
                 call.body.close()
             if kept.stopped is not None:
@@ -753,11 +811,24 @@ class Keeper:
         """It is no longer ahead of the workers."""
         if run.is_ahead:
             run.is_ahead = False
-            run.lane.ahead -= 1
-            self._feed(run.lane)
+            self._not_ahead(run.lane)
+
+    def _not_ahead(self, lane: _Lane, *, feed: bool = True) -> None:
+        """One that was ahead is not any more: there is room for another one."""
+        lane.ahead -= 1
+        if feed:
+            self._feed(lane)
 
     async def _see_through(self, run: _Run, answer: Deferred[Answer]) -> None:
         """Wait for the end of a job, and record it."""
+        try:
+            await self._record(run, answer)
+        finally:
+            if run.is_stream:
+                self._recording -= 1
+                self._look_whether_quiet()
+
+    async def _record(self, run: _Run, answer: Deferred[Answer]) -> None:
         kept = run.kept
         error: BaseException | None = None
         answered: Answer | None = None
@@ -766,6 +837,8 @@ class Keeper:
             answered = await answer
             body = answered.body
             if answered.length is None:
+                run.is_stream = True
+                self._recording += 1
                 recorder = StreamRecorder(self._store, kept.id, body)
                 body = None
                 await recorder.recorded()
@@ -775,14 +848,18 @@ class Keeper:
                 self._ail(failed)
         job = await run.over
         self._running.pop(kept.id, None)
+        runs_later = not run.began and self._runs_later(kept, job, error)
         if run.is_ahead:
             run.is_ahead = False
-            run.lane.ahead -= 1
-        if not run.began and self._runs_later(kept, job, error):
+            self._not_ahead(run.lane, feed=not runs_later)
+        if runs_later:
             self._wait(kept, run.lane.name, first=True)
             return
         if job.state is State.CANCELED and job.reason is Reason.SHUTDOWN and job.retries > 0:
-            return  # it is left as one that runs, so that the process after this one runs it again
+            self._dismiss(
+                kept
+            )  # it stays one that runs, so that the process after this one runs it
+            return
         if error is None and answered is not None and job.state is State.SUCCEEDED:
             outcome = Outcome(
                 state=State.SUCCEEDED,
@@ -828,15 +905,16 @@ class Keeper:
         file = None if body is None or isinstance(body, bytes) else Unclosed(body)
         try:
             record = await self._finish(kept, outcome, body if file is None else file)
+        except StoreFailed as error:
+            for waiter in self._waiters.pop(kept.id, ()):
+                waiter.errback(error)
+            raise
         finally:
             if file is not None:
                 body.close()
             self._kept.pop(kept.id, None)
             kept.ending = False
-            if not any(each.ending for each in self._kept.values()) and self._quiet:
-                quiet, self._quiet = self._quiet, []
-                for each in quiet:
-                    each.callback(None)
+            self._look_whether_quiet()
         if job is not None and self._dispatcher is not None:
             job.sent_bytes = record.result_bytes
             self._dispatcher.responded(job, outcome.status)
@@ -1008,16 +1086,18 @@ class _Run:
 
     :ivar began: whether its code has been permitted to begin.
     :ivar is_ahead: whether it counts among those ahead of the workers.
+    :ivar is_stream: whether its result comes piece by piece.
     :ivar over: fires with the job when its code has ended.
     """
 
-    __slots__ = ("began", "is_ahead", "kept", "lane", "over")
+    __slots__ = ("began", "is_ahead", "is_stream", "kept", "lane", "over")
 
     def __init__(self, kept: Kept, lane: _Lane) -> None:
         self.kept = kept
         self.lane = lane
         self.began = False
         self.is_ahead = True
+        self.is_stream = False
         self.over: Deferred[Job] = Deferred()
 
     def ended(self, job: Job) -> None:

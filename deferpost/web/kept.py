@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from deferpost.bodies import PIECE_BYTES, BodyWriter
-from deferpost.errors import DeferPostError, HTTPError, ShuttingDown
+from deferpost.errors import DeferPostError, HTTPError, ShuttingDown, StoreFailed
 from deferpost.fields import field_bytes
 from deferpost.idempotency import Fingerprint
 from deferpost.keeping import Keeper
@@ -216,7 +216,7 @@ class KeptExchange:
             else:
                 promised = True
                 await self._promise(record, is_new=accepted.is_new)
-        except ShuttingDown as error:
+        except (ShuttingDown, StoreFailed) as error:
             self._refuse(error)
         finally:
             keeper.detach(
