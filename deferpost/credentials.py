@@ -23,6 +23,7 @@ from deferpost.model import CallHead
 
 __all__ = [
     "BEARER",
+    "OWN_JOBS",
     "SHORTEST_SECRET",
     "SHORTEST_TOKEN",
     "Admitted",
@@ -41,6 +42,10 @@ SHORTEST_TOKEN = 16
 
 #: Bytes that a secret of signatures has at least.
 SHORTEST_SECRET = 16
+
+#: In place of the route of a request that is not a call, but about jobs of its client: whoever may
+#: use any route at all may see what has come of that.  No route is called so.
+OWN_JOBS = "*"
 
 #: An ``Authorization`` of the scheme Bearer (RFC 6750, section 2.1).
 BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*) *", re.IGNORECASE)
@@ -78,7 +83,8 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 #: Looks at a call before its body, and raises :class:`deferpost.HTTPError` to refuse it.  It
-#: returns who calls, if it has found that out.  On the reactor thread; it answers at once.
+#: returns who calls, if it has found that out.  A request about jobs is shown to it too, with
+#: :data:`OWN_JOBS` as its route.  On the reactor thread; it answers at once.
 Gate: TypeAlias = Callable[[CallHead], str | Admitted | None]
 
 
@@ -96,11 +102,15 @@ class Grant(msgspec.Struct, frozen=True):
     def covers(self, route: str) -> bool:
         """Whether a route may be used.
 
-        :param route: its path, as it was declared.
+        :param route: its path, as it was declared; or :data:`OWN_JOBS`.
         """
-        return not self.routes or any(
-            route.startswith(each[:-1]) if each.endswith("*") else route == each
-            for each in self.routes
+        return (
+            not self.routes
+            or route == OWN_JOBS
+            or any(
+                route.startswith(each[:-1]) if each.endswith("*") else route == each
+                for each in self.routes
+            )
         )
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["check_field", "field_bytes", "printable"]
+__all__ = ["FRAMING", "check_field", "field_bytes", "printable"]
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.1
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9110, section 5.5
 
 #: Fields that frame the message or the connection: the server's alone (RFC 9110, section 7.6.1).
-_FRAMING = frozenset(
+FRAMING = frozenset(
     {
         "connection",
         "content-length",
@@ -36,7 +36,7 @@ def check_field(name: str, value: str) -> None:
         raise ValueError(f"{name!r} is not the name of a header field")
     if not _VALUE.fullmatch(value):
         raise ValueError(f"the value of the header field {name} has control characters")
-    if name.lower() in _FRAMING:
+    if name.lower() in FRAMING:
         raise ValueError(f"a handler cannot set {name}: it is for the server to decide")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
@@ -58,6 +58,8 @@ class AppResource(Resource):
     :param context: what their resources share.
     :param others: further resources, such as the daemon's own, each with its path without the
         slash in front.
+    :param trees: what is below a path, each with the one segment of that path; a route or one of
+        the others comes before it.
     """
 
     isLeaf = True
@@ -67,12 +69,14 @@ class AppResource(Resource):
         routes: Iterable[Route],
         context: PostContext,
         others: Iterable[tuple[bytes, IResource]] = (),
+        trees: Iterable[tuple[bytes, Any]] = (),
     ) -> None:
         super().__init__()
         self._resources: dict[tuple[bytes, ...], Any] = {
             segments(route.path): PostResource(route, context) for route in routes
         }
         self._resources.update((tuple(path.split(b"/")), resource) for path, resource in others)
+        self._trees = dict(trees)
 
     def render(self, request: Any) -> Any:
         """Give the request to the resource of its path, or answer 404."""
@@ -80,6 +84,10 @@ class AppResource(Resource):
         resource = self._resources.get(() if below == (b"",) else below)
         if resource is not None:
             return resource.render(request)
+        if below and below[0] in self._trees:
+            segments = [quote_from_bytes(segment, b"") for segment in below[1:]]
+            tree = self._trees[below[0]]
+            return tree.early_resource([each.encode("ascii") for each in segments]).render(request)
         return _NOTHING.render(request)
 
     def early_resource(self, segments: Sequence[bytes]) -> Any:
@@ -88,10 +96,15 @@ class AppResource(Resource):
         resource = self._resources.get(key)
         if resource is None:
             below = tuple([unquote_to_bytes(segment) for segment in segments])
-            resource = self._resources.get(() if below == (b"",) else below, _NOTHING)
+            resource = self._resources.get(() if below == (b"",) else below)
+            if resource is None and below and below[0] in self._trees:
+                return self._trees[below[0]].early_resource(segments[1:])
+            if resource is None:
+                resource = _NOTHING
         return resource if hasattr(resource, "head_received") else None
 
     @property
     def largest_body(self) -> int:
         """The largest ``max_body`` of all that is here, in bytes."""
-        return max((getattr(r, "max_body", 0) for r in self._resources.values()), default=0)
+        found = (*self._resources.values(), *self._trees.values())
+        return max((getattr(each, "max_body", 0) for each in found), default=0)
