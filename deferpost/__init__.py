@@ -30,6 +30,7 @@ __all__ = [
     "ThreadPool",
     "__version__",
     "sign_post",
+    "verify_webhook",
 ]
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from deferpost.model import Headers, Reply
     from deferpost.mount import DeferPost
     from deferpost.pools.plans import ProcessPool, ReactorPool, ThreadPool
+    from deferpost.webhooks.receiving import verify_webhook
     from deferpost.wire.limits import Limits
     from deferpost.wire.site import DeferPostSite
 else:
@@ -64,6 +66,7 @@ else:
         "SignedCalls": "deferpost.authentication",
         "ThreadPool": "deferpost.pools.plans",
         "sign_post": "deferpost.authentication",
+        "verify_webhook": "deferpost.webhooks.receiving",
     }
 
     def __getattr__(name):

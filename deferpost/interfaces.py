@@ -442,6 +442,8 @@ class IJobStore(Interface):
     def clean(now: float, most: int) -> Deferred[int]:
         """Forget jobs whose time is over, those first that expired first.
 
+        One whose webhook is still to be told is kept until that has been done or is given up.
+
         :param most: how many at most.
         :returns: a Deferred of how many were forgotten.
         """

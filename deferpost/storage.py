@@ -121,8 +121,11 @@ class Storage:
         """
         self._public_url = public_url
         self.keeper.serve(runtime.dispatcher(), {route.path: route for route in runtime.routes})
-        if hooks is not None:
-            self._notifier.use(hooks.sender, hooks.hosts.check)
+        # Where none are told any more, those that are due end as refused: they keep their jobs.
+        if hooks is None:
+            self._notifier.use(None, HookHosts().check)
+        else:
+            self._notifier.use(hooks.sender.send, hooks.hosts.check)
 
     def stop_feeding(self) -> None:
         """Begin no more jobs: the daemon is to end."""

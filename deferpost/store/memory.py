@@ -236,8 +236,13 @@ class MemoryStore:
         return self._tell(lambda: self._clean(now, most))
 
     def _clean(self, now: float, most: int) -> int:
-        times = ((kept.record.expires, id) for id, kept in self._jobs.items())
-        over = sorted((at, id) for at, id in times if at is not None and at <= now)
+        over = sorted(
+            (record.expires, id)
+            for id, record in ((id, kept.record) for id, kept in self._jobs.items())
+            if record.expires is not None
+            and record.expires <= now
+            and (record.hook is None or record.hook.due is None)
+        )
         for _, id in over[:most]:
             self._delete(id)
         return len(over[:most])

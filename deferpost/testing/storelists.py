@@ -99,6 +99,28 @@ class ExpiryBehaviour(StoreSuite):
         self.assertEqual(await self.store.clean(self.time + 100, 10), 1)
         self.assertEqual(await self.store.get(queued.id), queued)
 
+    async def test_expired_but_not_told(self) -> None:
+        """A job whose webhook is still to be told is not forgotten, whatever its time."""
+        await self.open_store()
+        jobs = [await self.ended(ttl=1.0, webhook="https://example.com/") for _ in range(3)]
+        plain = await self.ended(ttl=2.0)
+        over = self.time + 100
+        self.assertEqual(await self.store.clean(over, 10), 1)
+        self.assertIsNone(await self.store.get(plain.id))
+        attempt = HookAttempt(at=self.time, error="refused")
+        for record, state, due in (
+            (jobs[0], HookState.PENDING, over + 60),
+            (jobs[1], HookState.FAILED, None),
+            (jobs[2], HookState.DELIVERED, None),
+        ):
+            await self.store.hook_tried(record.id, attempt, state, due)
+        self.assertEqual(await self.store.clean(over, 10), 2)
+        self.assertIsNone(await self.store.get(jobs[1].id))
+        self.assertIsNone(await self.store.get(jobs[2].id))
+        self.assertEqual(await self.store.clean(over + 100, 10), 0)
+        await self.store.hook_tried(jobs[0].id, attempt, HookState.FAILED, None)
+        self.assertEqual(await self.store.clean(over, 10), 1)
+
     async def test_many_expired(self) -> None:
         """However many are to be forgotten, they are, and no more than was asked for."""
         await self.open_store()

@@ -61,7 +61,7 @@ def manner_of(request: Any, route: Route, check_hook: Callable[[str], str]) -> M
     prefers, keys, hooks = _values(request)
     if len(set(hooks)) > 1:
         raise HTTPError(400, "Webhook-URL comes more than once, with different URLs.")
-    hook = hooks[0].decode("latin-1").strip(" \t") if hooks else None
+    hook = hooks[0].decode("utf-8", "backslashreplace").strip(" \t") if hooks else None
     return _decide(prefer_of(prefers), key_of(keys), hook, route, check_hook)
 
 

@@ -2,7 +2,8 @@
 
 Decides only.  A notification has an id, which stays the same however often it is sent, the time at
 which it is sent, and a signature for each secret: while secrets are being changed, a receiver finds
-one that it knows.  Receivers may use :func:`verify`; this module needs neither Twisted nor a store.
+one that it knows.  Receivers have :func:`deferpost.verify_webhook`.  This module needs neither
+Twisted nor a store.
 
 https://www.standardwebhooks.com/
 """

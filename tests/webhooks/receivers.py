@@ -42,6 +42,7 @@ class Receiver(Factory):
     :param answer: what to send when a request is there; or what to call with the transport then.
     :param secure: for https.
     :param interface: where to listen.
+    :param port: on which port; 0 for any that is free.
 
     :ivar connected: how many connections there were.
     :ivar lost: how many of them are closed.
@@ -55,6 +56,7 @@ class Receiver(Factory):
         answer: bytes | Callable[[Any], object],
         secure: Any = None,
         interface: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.answer = answer
         self.connected = 0
@@ -62,9 +64,9 @@ class Receiver(Factory):
         self.received = b""
         self.requests: list[tuple[bytes, bytes]] = []
         if secure is None:
-            self._port = REACTOR.listenTCP(0, self, interface=interface)
+            self._port = REACTOR.listenTCP(port, self, interface=interface)
         else:
-            self._port = REACTOR.listenSSL(0, self, secure, interface=interface)
+            self._port = REACTOR.listenSSL(port, self, secure, interface=interface)
         self.number: int = self._port.getHost().port
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
