@@ -210,6 +210,7 @@ async def test_client_resets_amid_a_result(tmp_path: Path) -> None:
         await served.end(record.id, b"x" * LARGE)
         with served.client(f"/jobs/{record.id}/result") as client:
             await until(served.site.requests, "it is asked")
-            assert client.recv(1000)
+            (request,) = served.site.requests()
+            await until(lambda: request.sentLength > 0, "it is sent")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await until(lambda: served.tree.open_replies == 0, "its end is seen")
