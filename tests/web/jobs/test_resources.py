@@ -8,13 +8,15 @@ import pytest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from deferpost.credentials import Admitted
+from deferpost.authentication import SignedCalls
+from deferpost.credentials import Admitted, parse_keys
 from deferpost.errors import HandlerFailed, HTTPError, StoreFailed
 from deferpost.interfaces import BodyWanted
 from deferpost.model import CallHead
+from deferpost.signatures import sign
 from deferpost.web.respond import respond
-from tests.web import answer_of
-from tests.web.jobs import Keeping, keeping
+from tests.web import Response, answer_of
+from tests.web.jobs import DAWN, Keeping, keeping
 
 both_sites = pytest.mark.parametrize("wire", [True, False], ids=["wire", "stock"])
 
@@ -452,6 +454,37 @@ def test_what_a_gate_is_shown() -> None:
         assert (head.id, head.route, head.method) == ("mine", "*", "GET")
         assert (head.path, head.query) == ("/jobs", b"limit=3")
         assert (b"x-a", b"b") in [(name.lower(), value) for name, value in head.headers]
+
+
+@both_sites
+def test_signed(wire: bool) -> None:
+    """Requests about jobs are signed as calls are, and a body is the one that was signed."""
+    keys = parse_keys("ci a-secret-of-ci-1234567890 /other", "keys")
+
+    def signed(method: str, path: str, body: bytes, sent: bytes, nonce: str) -> Response:
+        fields = sign(
+            f"http://example.com{path}",
+            body,
+            key="ci",
+            secret=b"a-secret-of-ci-1234567890",
+            created=int(DAWN),
+            nonce=nonce,
+            method=method,
+        )
+        lines = [f"{name}: {value}" for name, value in fields.items()]
+        return served.ask(method, path, *lines, body=sent)
+
+    with keeping(wire=wire, gate=SignedCalls(keys, lambda: DAWN)) as served:
+        record = served.accept(principal="ci")
+        served.start()
+        path = f"/jobs/{record.id}"
+        assert signed("GET", path, b"", b"", "1").json["state"] == "running"
+        replayed = signed("GET", path, b"", b"", "1")
+        assert (replayed.status, replayed.json["reason"]) == (403, "signature_replayed")
+        wrong = signed("POST", f"{path}/cancel", b"{}", b"[]", "2")
+        assert (wrong.status, wrong.json["reason"]) == (400, "digest_mismatch")
+        assert signed("POST", f"{path}/cancel", b"{}", b"{}", "3").status == 202
+        assert served.get(path).status == 401
 
 
 # Links.
