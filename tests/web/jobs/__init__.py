@@ -209,6 +209,11 @@ class Keeping:
                 self.settle()
             number += 1
 
+    def forget_failures(self) -> list[str]:
+        """The names of the exceptions that were logged with their tracebacks, as expected."""
+        failed = [event for event in self.logs if "log_failure" in event]
+        return [type(event.pop("log_failure").value).__name__ for event in failed]
+
     @property
     def log_lines(self) -> list[str]:
         """What was logged, as text."""

@@ -275,6 +275,23 @@ def test_store_fails() -> None:
         assert [event.id for event in events_of(client)] == ["3"]
 
 
+def test_defect() -> None:
+    """A defect of ours is logged, and ends the stream without an end."""
+    with keeping() as served:
+        record = served.accept()
+        served.start()
+        client = served.begin("GET", f"/jobs/{record.id}/events")
+
+        def broken(id: str) -> Any:
+            raise ZeroDivisionError
+
+        served.keeper.queue_of = broken  # type: ignore[method-assign]  # something goes wrong
+        served.give(answer_of(b"done"))
+        assert client.response().is_whole
+        assert [event.kind for event in events_of(client)] == ["state", "state"]
+        assert served.forget_failures() == ["ZeroDivisionError"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["tell", "turn", "full", "read", "end"]), max_size=40))
 def test_whatever_comes_between(acts: Sequence[str]) -> None:

@@ -267,6 +267,66 @@ def test_store_fails() -> None:
         served.store.failure = None
 
 
+@both_sites
+def test_defect(wire: bool) -> None:
+    """A defect of ours is logged, and its client is told no more than that there is one."""
+    with keeping(wire=wire) as served:
+        record = served.done()
+
+        def broken(id: str) -> Any:
+            raise ZeroDivisionError("secret")
+
+        served.keeper.queue_of = broken  # type: ignore[method-assign]  # something goes wrong
+        response = served.get(f"/jobs/{record.id}")
+        assert response.status == 500
+        assert b"secret" not in response.body
+        assert served.forget_failures() == ["ZeroDivisionError"]
+
+
+@both_sites
+def test_defect_midway(wire: bool) -> None:
+    """Where the response has begun, its connection ends: nobody takes that for the whole."""
+    with keeping(wire=wire) as served:
+        record = served.done(b"x" * 200_000)
+        client = served.connect()
+
+        def broken(_: object) -> None:
+            raise ZeroDivisionError
+
+        transport: Any = client.transport
+        transport.write = transport.writeSequence = broken  # something goes wrong
+        client.request("GET", f"/jobs/{record.id}/result")
+        served.settle()
+        assert client.was_disconnected
+        assert served.forget_failures() == ["ZeroDivisionError"]
+
+
+@pytest.mark.parametrize("part", ["", "/result", "/cancel"])
+def test_forgotten_meanwhile(part: str) -> None:
+    """A job that is forgotten while somebody asks for it is gone."""
+    with keeping() as served:
+        record = served.done() if part == "/result" else served.accept()
+
+        async def nothing(*_: Any) -> None:
+            return None
+
+        keeper: Any = served.keeper
+        keeper.ended = keeper.cancel = keeper.result = nothing  # as if it were so
+        method = "POST" if part == "/cancel" else "GET"
+        assert served.ask(method, f"/jobs/{record.id}{part}", "Prefer: wait=5").status == 410
+
+
+def test_deleted_twice() -> None:
+    """Of two who delete a job at once, one is told that it is gone."""
+    with keeping() as served:
+        record = served.done()
+        clients = [served.connect() for _ in range(2)]
+        for client in clients:
+            client.request("DELETE", f"/jobs/{record.id}")
+        served.settle()
+        assert sorted(client.response().status for client in clients) == [204, 410]
+
+
 # Ending jobs.
 
 
