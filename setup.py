@@ -97,6 +97,7 @@ setup(
     packages=[*find_packages(include=["deferpost", "deferpost.*"]), "twisted.plugins"],
     package_data={
         "deferpost": ["py.typed"],
+        "deferpost.web.jobs": ["page.html", "page.css", "page.js"],
         "deferpost.web.status": ["page.html", "page.css", "page.js"],
     },
     zip_safe=False,

@@ -921,6 +921,8 @@ class Keeper:
                 recorder = StreamRecorder(self._store, run.kept.id, body)
                 body = None
                 await recorder.recorded()
+        except GeneratorExit:  # the process ends
+            raise
         except BaseException as failed:
             error = failed
             if isinstance(failed, StoreFailed):

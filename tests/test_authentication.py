@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from deferpost.authentication import (
     sign_post,
 )
 from deferpost.credentials import (
+    OWN_JOBS,
     Admitted,
     Grant,
     Grants,
@@ -34,7 +36,7 @@ from deferpost.errors import ConfigurationError, HTTPError
 from deferpost.model import CallHead
 from deferpost.replays import UsedSignatures
 from deferpost.settings import Settings
-from deferpost.signatures import CHALLENGES, WINDOW
+from deferpost.signatures import CHALLENGES, WINDOW, sign
 from deferpost.testing import PostClient
 
 TOKEN, SECRET = "alice-token-1234567890", "a-secret-of-ci-1234567890"
@@ -329,3 +331,42 @@ def test_a_file_that_is_open_to_all(files: Path, mode: int) -> None:
     assert gate(call(("Authorization", f"Bearer {TOKEN}"))).principal == "alice"
     (line,) = (formatEvent(event) for event in logs)
     assert line == f"{path} holds secrets and is open to everybody here: chmod 600"
+
+
+def about_jobs(fields: dict[str, str], method: str = "GET") -> CallHead:
+    """A request about jobs."""
+    pairs = tuple((name.encode(), value.encode()) for name, value in fields.items())
+    return CallHead("id", OWN_JOBS, method, "/jobs/a", b"", pairs, None, None)
+
+
+def test_jobs_of_tokens() -> None:
+    """Whoever may use some routes only sees what has come of that, and nobody else does."""
+    gate = bearer()
+    for name in ("alice", "bob"):
+        fields = {"Authorization": f"Bearer {name}-token-1234567890"}
+        assert Admitted.of(gate(about_jobs(fields))).principal == name
+    with pytest.raises(HTTPError) as caught:
+        gate(about_jobs({"Authorization": "Bearer eve-token-1234567890"}))
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_jobs_of_keys(method: str) -> None:
+    """A request about jobs is signed like a call, with its own method and an empty body."""
+    fields = sign(
+        "http://x/jobs/a",
+        b"",
+        key="cd",
+        secret=SECRET.encode(),
+        created=int(time.time()),
+        nonce=None,
+        method=method,
+    )
+    gate = signed_gate()
+    admitted = gate(about_jobs(fields, method))
+    assert admitted.principal == "cd"
+    assert admitted.digest is not None
+    admitted.digest.check()
+    with pytest.raises(HTTPError) as caught:
+        signed_gate()(about_jobs(fields, "PUT"))
+    assert caught.value.status == 401

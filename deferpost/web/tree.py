@@ -58,8 +58,9 @@ class AppResource(Resource):
     :param context: what their resources share.
     :param others: further resources, such as the daemon's own, each with its path without the
         slash in front.
-    :param trees: what is below a path, each with the one segment of that path; a route or one of
-        the others comes before it.
+    :param trees: what is below a path (:class:`deferpost.interfaces.IEarlyTree`), each with the
+        one segment of that path; it finds a resource for whatever is asked.  A route or one of the
+        others comes before it.
     """
 
     isLeaf = True

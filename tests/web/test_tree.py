@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from deferpost.interfaces import BodyWanted
 from deferpost.web.health import Livez
-from deferpost.web.tree import segments
+from deferpost.web.tree import AppResource, segments
+from deferpost.wire.site import DeferPostSite
 from tests.web import Client, answer_of, route, serving
 
 
@@ -114,3 +119,53 @@ def test_largest_body() -> None:
         assert served.root.largest_body == 100
     with serving(route("/a"), route("/b", max_body=170)) as served:
         assert served.root.largest_body == 170
+
+
+class Saying(Resource):
+    """Says something."""
+
+    isLeaf = True
+
+    def __init__(self, words: bytes) -> None:
+        super().__init__()
+        self._words = words
+
+    def head_received(self, request: Any, length: int | None, whole: bool) -> BodyWanted:
+        return BodyWanted(0)
+
+    def render_GET(self, request: Any) -> bytes:
+        return self._words
+
+
+class Below:
+    """A tree that says what it was asked for."""
+
+    max_body = 1000
+
+    def early_resource(self, segments: Sequence[bytes]) -> Any:
+        return Saying(b" ".join(segments))
+
+
+@pytest.mark.parametrize("wire", [True, False])
+def test_trees(wire: bool) -> None:
+    """What is below a path is found by a tree, unless there is a route at the very path."""
+    with serving(route("/t/route")) as served:
+        root = AppResource([route("/t/route")], served.context, trees=[(b"t", Below())])
+        assert root.largest_body == 1000
+        site = DeferPostSite if wire else Site
+        for path, found in [
+            ("/t", b""),
+            ("/t/a", b"a"),
+            ("/t/a/b%2Fc", b"a b%2Fc"),
+            ("/t/", b""),
+            ("/t/route/x", b"route x"),
+            ("/other", None),
+        ]:
+            client = Client(site(root, reactor=served.clock))
+            client.request("GET", path)
+            response = client.response()
+            assert response.status == (404 if found is None else 200)
+            assert found is None or response.body == found
+        client = Client(site(root, reactor=served.clock))
+        client.request("GET", "/t/route")
+        assert client.response().status == 405

@@ -4,7 +4,7 @@
 :mod:`.document` says what a job looks like, :mod:`.addresses` where it is, :mod:`.listing` what a
 list is asked for, :mod:`.ranges` which part of a result is wanted, and :mod:`.visitors` who sees
 which jobs; these decide only.  :mod:`.replying` answers later than it was asked, :mod:`.result`
-sends results, and :mod:`.feed` events.
+sends results, :mod:`.feed` events, and :mod:`.page` the page for people.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The document of a kept job, as JSON (``docs/jobs.rst``).
+"""The document of a kept job, as JSON.
 
 Decides only: it is given a record and what else is known, and gives bytes.
 """

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from deferpost.bodies import body_size, take_body
 from deferpost.credentials import Gate
 from deferpost.errors import BodyTooLarge, HTTPError
+from deferpost.fields import field_bytes
 from deferpost.interfaces import BodyWanted, IEarlyResource
 from deferpost.keeping import Keeper
 from deferpost.lifecycle import ENDED
@@ -198,7 +199,7 @@ class Part(Resource):
         base = self.base(request)
         self.tell_times(reply, record)
         if status == 202:
-            request.setHeader(b"Location", url_of(base, record.id).encode("ascii"))
+            request.setHeader(b"Location", field_bytes(url_of(base, record.id)))
             retry = self._context.keeper.retry_after(record.id)
             request.setHeader(b"Retry-After", b"%d" % retry)
         respond(request, status, _JSON, self._context.document(record, base) + b"\n")

@@ -17,6 +17,7 @@ from deferpost.lifecycle import ENDED
 from deferpost.web.jobs.document import list_document
 from deferpost.web.jobs.feed import Feed
 from deferpost.web.jobs.listing import cursor_of, wanted_of
+from deferpost.web.jobs.page import prefers_page, send_page
 from deferpost.web.jobs.parts import MAX_BODY, Answering, JobsContext, Part, is_job_id
 from deferpost.web.jobs.replying import ClientLeft, LateReply, begin
 from deferpost.web.jobs.result import let_go, send_result
@@ -111,8 +112,13 @@ class _Document(Part):
         raise HTTPError(400, "The id of a job has 1 to 128 of A-Z, a-z, 0-9 and . _ - ~.")
 
     async def look(self, reply: LateReply) -> None:
-        """Answer with its document, when it has ended if the client waits for that."""
+        """Answer with its document, when it has ended if the client waits for that; or the page."""
+        request = reply.request
         record = await self.found(reply, self.visitor(reply))
+        request.setHeader(b"Vary", b"Accept")
+        if prefers_page(b",".join(request.requestHeaders.getRawHeaders(b"accept", ()))):
+            send_page(request)
+            return
         self.tell(reply, await self.ended(reply, record))
 
     async def delete(self, reply: LateReply) -> None:
