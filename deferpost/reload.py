@@ -215,7 +215,7 @@ class Succession:
         except (Exception, CannotListen):
             loaded.undo()
             if version is not None:
-                version.close_status_page()
+                version.dismiss_watchers()
                 version.runtime.hurry()
                 await version.runtime.shut_down(0)
             raise
@@ -230,7 +230,7 @@ class Succession:
         before, self.current = self.current, version
         self._entrance.lead_to(self._sites.serve(version))
         retired = Retired(before, requests, self._reactor, before.patience)
-        before.close_status_page()  # whose requests are among those
+        before.dismiss_watchers()  # whose requests are among those
         self.retired.add(retired)
         del before  # whose modules are let go of when it has ended
 

@@ -246,7 +246,7 @@ class DaemonService(Service):
         await retired
         if self._storage is not None:
             await self._storage.close()
-        self.version.close_status_page()
+        self.version.dismiss_watchers()
         closed = self._sites.close_connections()
         timer = self._reactor.callLater(CLOSE_PATIENCE, self._sites.abort_connections)
         await closed

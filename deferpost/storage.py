@@ -8,29 +8,31 @@ a reload gives its jobs to the new one.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from deferpost.authentication import read_secrets_file
-from deferpost.errors import ConfigurationError, StoreFailed
+from deferpost.credentials import Gate
+from deferpost.errors import ConfigurationError, DeclarationError, StoreFailed
 from deferpost.jobs import Job
 from deferpost.keeping import Keeper
+from deferpost.model import Route
 from deferpost.notifying import Notifier
 from deferpost.records import JobRecord
 from deferpost.runtime import Runtime
 from deferpost.settings import Settings
 from deferpost.store.sqlite import SQLiteStore
 from deferpost.web.exchange import log_failure
-from deferpost.web.jobs.addresses import base_of
-from deferpost.web.jobs.document import job_document, url_of
+from deferpost.web.jobs import JOBS, JobsContext, base_of, job_document, url_of
 from deferpost.web.kept import Keeping, response_of
 from deferpost.webhooks.delivery import HookSender
 from deferpost.webhooks.rules import HookHosts
 from deferpost.webhooks.signing import parse_secrets
 
-__all__ = ["Hooks", "Storage", "hooks_of", "keeping_of"]
+__all__ = ["Hooks", "Storage", "check_job_paths", "hooks_of", "jobs_of", "keeping_of"]
 
 _log = Logger(namespace="deferpost.kept")
 
@@ -210,6 +212,42 @@ def keeping_of(settings: Settings, storage: Storage | None, hooks: Hooks | None)
         check_hook=hosts.check,
         wall=time.time,
     )
+
+
+def jobs_of(
+    settings: Settings, storage: Storage | None, gate: Gate | None, reactor: Any
+) -> JobsContext | None:
+    """What the resources of kept jobs share; None where none are kept.
+
+    :param settings: of the version.
+    :param storage: keeps them.
+    :param gate: is asked who sends each request.
+    :param reactor: the reactor.
+    """
+    if storage is None:
+        return None
+    return JobsContext(
+        keeper=storage.keeper,
+        clock=reactor,
+        wall=time.time,
+        gate=gate,
+        public_url=settings.public_url,
+    )
+
+
+def check_job_paths(routes: Iterable[Route], settings: Settings) -> None:
+    """Check that no route is where the kept jobs are.
+
+    :raises deferpost.errors.DeclarationError: one is.
+    """
+    if settings.store is None:
+        return
+    own = f"/{JOBS.decode()}"
+    for route in routes:
+        if route.path == own or route.path.startswith(f"{own}/"):
+            raise DeclarationError(
+                f"the route {route.path} is the daemon's own where jobs are kept"
+            )
 
 
 def _report(error: BaseException, job: Job) -> None:

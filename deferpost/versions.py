@@ -22,8 +22,9 @@ from deferpost.overseeing import check_paths, status_page
 from deferpost.replays import UsedSignatures
 from deferpost.runtime import Runtime, plans_of
 from deferpost.settings import Settings
-from deferpost.storage import Storage, hooks_of, keeping_of
+from deferpost.storage import Storage, check_job_paths, hooks_of, jobs_of, keeping_of
 from deferpost.web.health import Livez, Readyz
+from deferpost.web.jobs import JOBS, JobTree
 from deferpost.web.site import DaemonSite, DaemonWireSite
 from deferpost.web.tree import AppResource
 from deferpost.wire.limits import Limits
@@ -73,6 +74,7 @@ class Version:
                     f"the route {route.path} is the daemon's own unless metrics is false"
                 )
         check_paths(app.routes, settings)
+        check_job_paths(app.routes, settings)
         self._reactor = reactor
         self._accepting = accepting
         self._observing = observing
@@ -118,7 +120,9 @@ class Version:
         )
         if self.status_page is not None:
             own.extend(self.status_page.resources())
-        self.root = AppResource(app.routes, self.runtime.context, own)
+        self._jobs = jobs_of(settings, storage, authentication.gate, reactor)
+        trees = [] if self._jobs is None else [(JOBS, JobTree(self._jobs))]
+        self.root = AppResource(app.routes, self.runtime.context, own, trees)
 
     def _takes_calls(self) -> bool:
         return self._accepting() and self.runtime.accepting
@@ -147,10 +151,12 @@ class Version:
         if self._storage is not None:
             self._storage.serve(self.runtime, self.hooks, self.settings.public_url)
 
-    def close_status_page(self) -> None:
+    def dismiss_watchers(self) -> None:
         """End the responses to those who watch this version; they come back to what is served."""
         if self.status_page is not None:
             self.status_page.close()
+        if self._jobs is not None:
+            self._jobs.open_replies.close()
 
     @property
     def patience(self) -> float:
