@@ -28,6 +28,7 @@ from deferpost.store.sqlite import SQLiteStore
 from deferpost.web.exchange import log_failure
 from deferpost.web.jobs import JOBS, JobsContext, base_of, job_document, url_of
 from deferpost.web.kept import Keeping, response_of
+from deferpost.web.put import JobPuts
 from deferpost.webhooks.delivery import HookSender
 from deferpost.webhooks.rules import HookHosts
 from deferpost.webhooks.signing import parse_secrets
@@ -215,13 +216,14 @@ def keeping_of(settings: Settings, storage: Storage | None, hooks: Hooks | None)
 
 
 def jobs_of(
-    settings: Settings, storage: Storage | None, gate: Gate | None, reactor: Any
+    settings: Settings, storage: Storage | None, gate: Gate | None, puts: JobPuts, reactor: Any
 ) -> JobsContext | None:
     """What the resources of kept jobs share; None where none are kept.
 
     :param settings: of the version.
     :param storage: keeps them.
     :param gate: is asked who sends each request.
+    :param puts: takes calls as jobs whose ids clients have chosen.
     :param reactor: the reactor.
     """
     if storage is None:
@@ -232,6 +234,7 @@ def jobs_of(
         wall=time.time,
         gate=gate,
         public_url=settings.public_url,
+        put=puts,
     )
 
 

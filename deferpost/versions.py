@@ -25,6 +25,7 @@ from deferpost.settings import Settings
 from deferpost.storage import Storage, check_job_paths, hooks_of, jobs_of, keeping_of
 from deferpost.web.health import Livez, Readyz
 from deferpost.web.jobs import JOBS, JobTree
+from deferpost.web.put import JobPuts
 from deferpost.web.site import DaemonSite, DaemonWireSite
 from deferpost.web.tree import AppResource
 from deferpost.wire.limits import Limits
@@ -120,7 +121,8 @@ class Version:
         )
         if self.status_page is not None:
             own.extend(self.status_page.resources())
-        self._jobs = jobs_of(settings, storage, authentication.gate, reactor)
+        puts = JobPuts(app.routes, self.runtime.context)
+        self._jobs = jobs_of(settings, storage, authentication.gate, puts, reactor)
         trees = [] if self._jobs is None else [(JOBS, JobTree(self._jobs))]
         self.root = AppResource(app.routes, self.runtime.context, own, trees)
 

@@ -33,6 +33,8 @@ class Manner(msgspec.Struct, frozen=True):
     :ivar key: by which the client will know it again; None without one.
     :ivar webhook: where its end is told; None for nowhere.
     :ivar applied: the value of ``Preference-Applied`` with a 202; None without one.
+    :ivar job: the id that its client has chosen for the job, by which it will know it again, and
+        which is answered by the job's document; None for one of ours.
     """
 
     is_kept: bool = False
@@ -40,6 +42,7 @@ class Manner(msgspec.Struct, frozen=True):
     key: str | None = None
     webhook: str | None = None
     applied: str | None = None
+    job: str | None = None
 
 
 #: That of a call that asks for nothing, on a route that does not either.

@@ -201,17 +201,23 @@ class KeptExchange:
         except DeferPostError as error:
             self._refuse(error)
             return
-        if not accepted.is_same:
+        record = accepted.record
+        # The id that a client has chosen may be that of another client's job.
+        is_own = manner.job is None or record.principal == new.head.principal
+        if not accepted.is_same or not is_own:
             self._refuse(_other_call(manner.key is not None))
             return
-        record = accepted.record
         keeper.attach(record.id)
         promised = False
         try:
             ended = await self._ended(record)
             if self._over:
                 return
-            if ended is not None:
+            if ended is not None and manner.job is not None:
+                self._common(ended)
+                document = self._keeping.document(self._request, ended)
+                respond(self._request, 200, _JSON, document)
+            elif ended is not None:
                 await self._deliver(ended, replayed=manner.key is not None and not accepted.is_new)
             else:
                 promised = await self._promise(record, is_new=accepted.is_new)
@@ -229,9 +235,12 @@ class KeptExchange:
         """Have the call in the store."""
         keeper, manner, route = self._keeping.keeper, self._manner, self._route
         try:
-            if manner.key is not None or route.coalesce:
+            if manner.key is not None or manner.job is not None or route.coalesce:
                 fingerprint = await fingerprint_of(new.head, body, new.body_bytes)
-                if manner.key is not None:
+                if manner.job is not None:
+                    scope = scope_of(new.head.principal, "")
+                    new = msgspec.structs.replace(new, key=KeyOf(scope, manner.job, fingerprint))
+                elif manner.key is not None:
                     scope = scope_of(new.head.principal, route.path)
                     new = msgspec.structs.replace(new, key=KeyOf(scope, manner.key, fingerprint))
                 elif route.coalesce:

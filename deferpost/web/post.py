@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import attrs
 from twisted.logger import Logger
@@ -33,8 +33,6 @@ from deferpost.web.respond import request_id, respond, respond_problem, set_comm
 __all__ = ["PostContext", "PostResource"]
 
 _log = Logger(namespace="deferpost.web")
-
-_ALLOW = "OPTIONS, POST"
 
 
 @attrs.frozen(kw_only=True)
@@ -85,6 +83,10 @@ class PostResource(Resource):
 
     isLeaf = True
 
+    #: The method that makes calls, and all that there are.
+    method: ClassVar[bytes] = b"POST"
+    allowed: ClassVar[str] = "OPTIONS, POST"
+
     def __init__(self, route: Route, context: PostContext) -> None:
         super().__init__()
         self._route = route
@@ -107,7 +109,7 @@ class PostResource(Resource):
 
         See :meth:`deferpost.interfaces.IEarlyResource.head_received`.
         """
-        if request.method != b"POST":
+        if request.method != self.method:
             self.render(request)
             return None
         context = self._context
@@ -140,15 +142,15 @@ class PostResource(Resource):
     def render(self, request: Any) -> int:
         """Answer a request of any method; see :meth:`render_POST` for the one that matters."""
         method = request.method
-        if method == b"POST":
+        if method == self.method:
             return self.render_POST(request)
         id = request_id(request)
         set_common(request, id)
         if method == b"OPTIONS":
-            request.setHeader(b"Allow", _ALLOW.encode())
+            request.setHeader(b"Allow", self.allowed.encode())
             respond(request, 204, b"", b"")
         else:
-            respond_problem(request, method_not_allowed(_ALLOW), id)
+            respond_problem(request, method_not_allowed(self.allowed), id)
         return NOT_DONE_YET
 
     def render_POST(self, request: Any) -> int:
@@ -212,7 +214,7 @@ class PostResource(Resource):
         to_wall = keeping.wall() - self._context.now()
         start_by, finish_by = terms.start_by, terms.finish_by
         new = NewJob(
-            id=keeping.keeper.new_id(),
+            id=keeping.keeper.new_id() if manner.job is None else manner.job,
             head=head,
             pool=route.pool,
             created=keeping.wall(),
@@ -320,7 +322,7 @@ class PostResource(Resource):
         return CallHead(
             id,
             self._route.path,
-            "POST",
+            self.method.decode(),
             path.decode("latin-1"),
             query,
             tuple(fields),
