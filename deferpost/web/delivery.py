@@ -63,7 +63,7 @@ def manner_of(request: Any, route: Route, check_hook: Callable[[str], str]) -> M
         return _decide(Prefer(), None, None, route, check_hook)
     prefers, keys, hooks = _values(request)
     if len(set(hooks)) > 1:
-        raise HTTPError(400, "Webhook-URL comes more than once, with different URLs.")
+        raise _hook_refused("Webhook-URL comes more than once, with different URLs.")
     hook = hooks[0].decode("utf-8", "backslashreplace").strip(" \t") if hooks else None
     return _decide(prefer_of(prefers), key_of(keys), hook, route, check_hook)
 
@@ -113,7 +113,7 @@ def _decide(
         )
     if hook is not None:
         if promise_after is None:
-            raise HTTPError(400, "Webhook-URL is for calls that prefer respond-async.")
+            raise _hook_refused("Webhook-URL is for calls that prefer respond-async.")
         hook = check_hook(hook)
     return Manner(
         promise_after is not None or key is not None or route.coalesce,
@@ -127,3 +127,7 @@ def _decide(
             handling=True,
         ),
     )
+
+
+def _hook_refused(detail: str) -> HTTPError:
+    return HTTPError(400, detail, extensions={"reason": "webhook_refused"})

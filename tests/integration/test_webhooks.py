@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,11 +20,14 @@ from deferpost.records import HookState, JobRecord
 from deferpost.store.sqlite import SQLiteStore
 from deferpost.webhooks.schedule import PAUSES
 from tests.integration.conftest import StartDaemon
-from tests.integration.daemon import Daemon, Response, until, wait_until
+from tests.integration.daemon import Daemon, Response, clean_environment, until, wait_until
 from tests.integration.hostile import request
+from tests.integration.test_examples import CHECKOUT, named
 from tests.webhooks.receivers import REACTOR, Receiver, response
 
 pytestmark = pytest.mark.integration
+
+PAGE = CHECKOUT / "docs" / "webhooks.rst"
 
 APP = """
 import time
@@ -94,6 +99,12 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback."""
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def write_secrets(directory: Path, *secrets: str) -> None:
@@ -323,6 +334,37 @@ async def test_killed_while_it_tells(keeper: StartDaemon, tmp_path: Path, listen
     await stopped(second)
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_receiver_of_the_page(keeper: StartDaemon, tmp_path: Path) -> None:
+    """The receiver that the page shows is told by a daemon with its secret, and by no other."""
+    program = tmp_path / "receiver.py"
+    program.write_text(named(PAGE, "receiver.py"), encoding="utf-8")
+    port = free_port()
+    output = tmp_path / "output"
+    environment = clean_environment({"PORT": str(port), "WEBHOOK_SECRET": OLD})
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(
+            [sys.executable, program], env=environment, stdout=file, stderr=subprocess.STDOUT
+        ) as receiver,
+    ):
+        try:
+            daemons = []
+            for secret in (OLD, NEW):
+                write_secrets(tmp_path / secret, secret)
+                daemons.append(keeper(APP, options_for(port), directory=tmp_path / secret))
+            wait_until(lambda: is_listening(port), 10, output.read_text)
+            url = f"http://127.0.0.1:{port}/done"
+            id = accepted(daemons[0], url)
+            accepted(daemons[1], url)
+            await daemons[0].logged("its webhook was told: 204")
+            await daemons[1].logged("its webhook was not told: 400")
+        finally:
+            receiver.terminate()
+    lines = [line for line in output.read_text().splitlines() if "HTTP/1." not in line]
+    assert lines[0] == f"job.succeeded {id}"
+
+
 REFUSED = [
     ("http://elsewhere.example.com/", "has a host, with its scheme and port, that is not allowed"),
     ("https://127.0.0.1/", "has a host, with its scheme and port, that is not allowed"),
@@ -348,11 +390,11 @@ async def test_refused(keeper: StartDaemon, tmp_path: Path) -> None:
             assert (answer.status, answer.headers["connection"]) == (400, "close")
             assert client.is_closed()
         document: dict[str, Any] = json.loads(answer.body)
+        assert document["reason"] == "webhook_refused"
         return document
 
     for url, words in REFUSED:
         document = refused("/upper", LATER, f"Webhook-URL: {url}")
-        assert document["reason"] == "webhook_refused"
         assert words in document["detail"]
     allowed = options_for(free_port())[0].removeprefix("--webhook-hosts=")
     for path, *headers in (
