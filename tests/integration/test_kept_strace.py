@@ -54,9 +54,9 @@ class _Traced:
         command: Sequence[str] = DEFERPOST
         if inject is not None:
             syscall = inject.partition(":")[0]
-            out = self._folder / "strace.log"
+            out = self._folder / "strace.log"  # --seccomp-bpf would be faster, and counts wrongly
             command = [
-                *(self._strace, "-f", "-qq", "--seccomp-bpf", "-o", os.fspath(out)),
+                *(self._strace, "-f", "-qq", "-o", os.fspath(out)),
                 *("-e", f"trace={syscall}", "-e", f"inject={inject}"),
                 *DEFERPOST,
             ]
@@ -184,7 +184,7 @@ def test_killed_at_each_sync_of_a_body(traced: _Traced) -> None:
 
 def test_no_space_at_some_write(traced: _Traced) -> None:
     """A disk that is full from some write on costs nothing that was promised before."""
-    for number in (1, 12, 40, 90):
+    for number in (1, 12, 60, 110):
         served = traced.start(f"pwrite64:error=ENOSPC:when={number}+")
         served.wait_listening(seconds=SOON)
         wait_until(partial(_is_decided, served), SOON, served.log)
@@ -193,7 +193,8 @@ def test_no_space_at_some_write(traced: _Traced) -> None:
         assert traced.send(served, plain, "wait=60"), served.log()
         assert plain.seen is not None, served.log()
         assert not plain.wrong, served.log()
-        assert "no space is left" in served.log()
+        said = served.log()
+        assert "no space is left" in said or "cannot be read or written" in said, said
         traced.end(served)
     traced.check()
 
