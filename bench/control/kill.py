@@ -31,7 +31,7 @@ from pathlib import Path
 import attrs
 
 from bench.control.killed import LOG
-from bench.control.ledger import Findings, Sent, check, read_runs, read_store
+from bench.control.ledger import Findings, Sent, check, read_runs, read_store, unended
 
 __all__ = ["Killed", "main", "report", "run"]
 
@@ -347,16 +347,6 @@ def _check_orphans(dead: collections.deque[tuple[float, _Daemon]], seen: Killed)
                 os.kill(pid, signal.SIGKILL)
 
 
-def _unended(folder: Path) -> int:
-    with contextlib.closing(
-        sqlite3.connect(f"file:{folder / 'store' / 'jobs.sqlite3'}?mode=ro", uri=True)
-    ) as connection:
-        count: int = connection.execute(
-            "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running', 'canceling')"
-        ).fetchone()[0]
-        return count
-
-
 @contextlib.contextmanager
 def _clients(count: int, port: int, calls: list[Sent], seen: Killed, seed: str) -> Iterator[None]:
     over = threading.Event()
@@ -410,7 +400,7 @@ def run(folder: Path, rounds: int, seconds: float, clients: int = 6, seed: str =
             daemon = _Daemon(folder, port)
             seen.starts.append(daemon.wait_open())
         deadline = time.monotonic() + _END
-        while (left := _unended(folder)) and time.monotonic() < deadline:
+        while (left := unended(folder / "store")) and time.monotonic() < deadline:
             time.sleep(0.1)
         if left:
             seen.failed.append(f"jobs that do not end: {left}")

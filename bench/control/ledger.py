@@ -7,6 +7,7 @@ directory of a store whose daemon has ended.
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -24,7 +25,7 @@ from deferpost.store import queries
 from deferpost.store.files import BodyFiles
 from deferpost.store.rows import find
 
-__all__ = ["Findings", "Sent", "Stored", "check", "read_runs", "read_store"]
+__all__ = ["Findings", "Sent", "Stored", "check", "read_runs", "read_store", "unended"]
 
 #: Statuses that say that a call was not taken, by the reasons that go with them.
 _REFUSALS = {
@@ -155,6 +156,16 @@ def read_store(directory: Path) -> list[Stored]:
         return jobs
     finally:
         connection.close()
+
+
+def unended(directory: Path) -> int:
+    """How many jobs of a store have not ended, while a daemon may have it open."""
+    uri = f"file:{directory / 'jobs.sqlite3'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        count: int = connection.execute(
+            "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running', 'canceling')"
+        ).fetchone()[0]
+        return count
 
 
 def read_runs(log: Path) -> dict[str, list[str]]:
