@@ -13,6 +13,7 @@ For the reactor thread.
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -241,7 +242,8 @@ class Keeper:
         self._waiters: dict[str, list[Deferred[JobRecord | None]]] = {}
         self._impatient: dict[Deferred[JobRecord | None], str] = {}
         self._same: dict[tuple[str, bytes], Deferred[Accepted]] = {}
-        self._watchers: dict[str, list[Callable[[], None]]] = {}
+        self._watchers: dict[str, dict[int, Callable[[], None]]] = {}
+        self._numbers = itertools.count()  # of those who watch
         self._ailing = False
         self._feeding = True
         self._closing = False
@@ -560,19 +562,18 @@ class Keeper:
         :param heard: called without arguments.
         :returns: what is called to hear no more; again is no error.
         """
-        self._watchers.setdefault(id, []).append(heard)
+        number = next(self._numbers)
+        self._watchers.setdefault(id, {})[number] = heard
 
         def unwatch() -> None:
-            watchers = self._watchers.get(id)
-            if watchers is not None and heard in watchers:
-                watchers.remove(heard)
-                if not watchers:
-                    del self._watchers[id]
+            watchers = self._watchers.get(id, {})
+            if watchers.pop(number, None) is not None and not watchers:
+                del self._watchers[id]
 
         return unwatch
 
     def _changed(self, id: str) -> None:
-        for heard in list(self._watchers.get(id, ())):
+        for heard in list(self._watchers.get(id, {}).values()):
             heard()
 
     def events(self, id: str, after: int, most: int) -> Deferred[Sequence[StoredEvent]]:
@@ -788,10 +789,16 @@ class Keeper:
         try:
             record, call = await self._fetched(kept)
         except StoreFailed as error:
-            self._ail(error)
-            kept.unread += 1
-            if kept.unread < READ_MOST or kept.stopped is not None or error.fatal:
+            if await self._is_well():  # so that it is this one, or does not last
+                kept.unread += 1
+            else:
+                self._ail(error)
+            if kept.unread < READ_MOST and kept.stopped is None:
                 self._back(kept, lane, RETRY_SECONDS, first=False)
+                return
+            if kept.stopped is not None:
+                self._free(lane)
+                await self._end(kept, self._stopped_outcome(kept, kept.stopped, Rung.REMOVED))
                 return
             _log.error(
                 "[{job}] {route}: its call cannot be read, and is not run: {error}",
@@ -921,9 +928,7 @@ class Keeper:
                 recorder = StreamRecorder(self._store, run.kept.id, body)
                 body = None
                 await recorder.recorded()
-        except GeneratorExit:  # the process ends
-            raise
-        except BaseException as failed:
+        except Exception as failed:
             error = failed
             if isinstance(failed, StoreFailed):
                 self._ail(failed)
@@ -1017,7 +1022,7 @@ class Keeper:
         self._no_grace(kept)
         try:
             record = await self._recorded(kept, outcome, body)
-        except BaseException as error:
+        except Exception as error:
             self._kept.pop(kept.id, None)
             told = StoreFailed("the end of the job cannot be recorded")
             self._disappoint(kept.id, told)
