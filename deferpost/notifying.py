@@ -139,7 +139,8 @@ class Notifier:
             result = AGAIN_SECONDS
         if self._closed:
             return
-        self._timer = self._reactor.callLater(max(result, LEAST_SECONDS), self.look)
+        seconds = min(max(result, LEAST_SECONDS), LATEST_SECONDS)
+        self._timer = self._reactor.callLater(seconds, self.look)
         if again:
             self.look()
 
