@@ -340,11 +340,17 @@ def _free_port() -> int:
 def _check_orphans(dead: collections.deque[tuple[float, _Daemon]], seen: Killed) -> None:
     """Look for what is left of daemons that were killed long enough ago."""
     while dead and dead[0][0] + _ORPHAN < time.monotonic():
-        _, daemon = dead.popleft()
-        for pid in daemon.alive():
-            seen.orphans.append(f"process {pid} outlived its daemon {daemon.process.pid}")
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _check_orphan(*dead.popleft(), seen)
+
+
+def _check_orphan(since: float, daemon: _Daemon, seen: Killed) -> None:
+    """Look for what is left of one, and end that, as soon as it should have ended by itself."""
+    while (alive := daemon.alive()) and time.monotonic() < since + _ORPHAN:
+        time.sleep(_PAUSE)
+    for pid in alive:
+        seen.orphans.append(f"process {pid} outlived its daemon {daemon.process.pid}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -413,9 +419,8 @@ def run(folder: Path, rounds: int, seconds: float, clients: int = 6, seed: str =
     finally:
         if daemon is not None:
             daemon.kill()
-    while dead:
-        _check_orphans(dead, seen)
-        time.sleep(_PAUSE)
+    for since, ended in dead:
+        _check_orphan(since, ended, seen)
     seen.failed.extend(_defects(folder / "daemon.log"))
     seen.sent = len(calls)
     seen.refused = sum(call.refused for call in calls)
