@@ -138,7 +138,7 @@ def test_report() -> None:
     seen.sent, seen.refused = 9, 2
     assert not seen.is_good
     assert report(seen) == [
-        "rounds: 2, of which 1 ended before jobs were kept",
+        "rounds: 2, of which 1 ended before jobs were kept and 0 by SIGTERM",
         "calls: 9 sent, 3 accepted, 2 refusals; 4 runs began",
         "jobs by their end: 1 failed worker_lost, 2 succeeded",
         "lost: 1",
