@@ -68,6 +68,10 @@ class PermittedPool(FakePool):
         return job
 
 
+def unreported(error: BaseException, job: Job) -> None:
+    """Nobody reads the log of these."""
+
+
 class Keeping:
     """An app with kept jobs that is served.
 
@@ -84,7 +88,9 @@ class Keeping:
         self.pool = PermittedPool(now)
         self.dispatcher = Dispatcher({"fake": self.pool}, now)
         self.store = MemoryStore(self.clock, self.wall)
-        self.keeper = Keeper(self.store, self.clock, explain, now=now, wall=self.wall)
+        self.keeper = Keeper(
+            lambda: self.store, self.clock, explain, unreported, now=now, wall=self.wall
+        )
         self.run(self.keeper.open())
         self.keeper.serve(self.dispatcher, {"/rst": route()})
         self.context = JobsContext(keeper=self.keeper, clock=self.clock, wall=self.wall, **context)

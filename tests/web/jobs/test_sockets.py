@@ -34,7 +34,7 @@ from deferpost.wire.site import DeferPostSite
 from tests.eventparsing import parse_sse
 from tests.waiting import until
 from tests.web import Response, answer_of, parse, route
-from tests.web.jobs import PermittedPool, explain
+from tests.web.jobs import PermittedPool, explain, unreported
 from tests.web.jobs.test_feed import RETRY
 
 #: More than the buffers of two sockets hold.
@@ -48,7 +48,7 @@ class Daemon:
         self.pool = PermittedPool(time.monotonic)
         self.dispatcher = Dispatcher({"fake": self.pool}, time.monotonic)
         self.store = SQLiteStore(directory / "store", reactor, durable=False)
-        self.keeper = Keeper(self.store, reactor, explain)
+        self.keeper = Keeper(lambda: self.store, reactor, explain, unreported)
         self.tree = JobTree(JobsContext(keeper=self.keeper, clock=reactor, wall=time.time))
         context = PostContext(
             dispatcher=lambda: self.dispatcher,
