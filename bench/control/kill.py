@@ -4,7 +4,7 @@ Clients post to it all the time, in every manner in which a call can be kept, co
 keys, leave, and look at results.  At any moment it gets SIGKILL, and is started again.  In the end
 it is left alone until every job has ended; then what clients were told is held against what ran
 and what was recorded.  The exit status is 1 if anything was lost, ran twice, was answered wrongly,
-left a process behind, or took too long to come back.
+left a process behind, or took too long to come back.  Some times it is told to end by SIGTERM.
 """
 
 from __future__ import annotations
@@ -305,7 +305,9 @@ class _Client:
 class Killed:
     """What was seen.
 
-    :ivar rounds: how often the daemon was killed, and how often of these before it kept jobs.
+    :ivar rounds: how often the daemon was killed, or told to end.
+    :ivar early: how often of these it was killed before it kept jobs.
+    :ivar stopped: how often of these it was told to end.
     :ivar starts: seconds that each start took until jobs were kept.
     :ivar orphans: processes that outlived their daemon, each as a line.
     :ivar failed: other things that are wrong, each as a line.
@@ -315,6 +317,7 @@ class Killed:
 
     rounds: int = 0
     early: int = 0
+    stopped: int = 0
     starts: list[float] = attrs.field(factory=list)
     orphans: list[str] = attrs.field(factory=list)
     failed: list[str] = attrs.field(factory=list)
@@ -337,14 +340,31 @@ def _free_port() -> int:
             return port
 
 
+def _stop(daemon: _Daemon, seen: Killed) -> None:
+    """Have a daemon end by itself."""
+    try:
+        status = daemon.stop()
+    except subprocess.TimeoutExpired:
+        seen.failed.append(f"the daemon did not end within {_END:g} s of SIGTERM")
+    else:
+        if status:
+            seen.failed.append(f"the daemon ended with status {status}")
+
+
 def _check_orphans(dead: collections.deque[tuple[float, _Daemon]], seen: Killed) -> None:
     """Look for what is left of daemons that were killed long enough ago."""
     while dead and dead[0][0] + _ORPHAN < time.monotonic():
-        _, daemon = dead.popleft()
-        for pid in daemon.alive():
-            seen.orphans.append(f"process {pid} outlived its daemon {daemon.process.pid}")
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _check_orphan(*dead.popleft(), seen)
+
+
+def _check_orphan(since: float, daemon: _Daemon, seen: Killed) -> None:
+    """Look for what is left of one, and end that, as soon as it should have ended by itself."""
+    while (alive := daemon.alive()) and time.monotonic() < since + _ORPHAN:
+        time.sleep(_PAUSE)
+    for pid in alive:
+        seen.orphans.append(f"process {pid} outlived its daemon {daemon.process.pid}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -367,7 +387,9 @@ def _clients(count: int, port: int, calls: list[Sent], seen: Killed, seed: str) 
             seen.failed.append("a client hangs")
 
 
-def run(folder: Path, rounds: int, seconds: float, clients: int = 6, seed: str = "") -> Killed:
+def run(
+    folder: Path, rounds: int, seconds: float, clients: int = 6, seed: str = "", stops: float = 0.1
+) -> Killed:
     """Kill a daemon so many times, or for so long.
 
     :param folder: an empty one.
@@ -375,6 +397,7 @@ def run(folder: Path, rounds: int, seconds: float, clients: int = 6, seed: str =
     :param seconds: after which no further round begins.
     :param clients: how many post at once.
     :param seed: of what is random but for the times of the machine.
+    :param stops: the share of rounds in which it gets SIGTERM instead.
     """
     choice = random.Random(seed)
     seen = Killed()
@@ -393,6 +416,9 @@ def run(folder: Path, rounds: int, seconds: float, clients: int = 6, seed: str =
                 else:
                     seen.starts.append(daemon.wait_open())
                     time.sleep(choice.random() ** 2)
+                    if choice.random() < stops:
+                        seen.stopped += 1
+                        _stop(daemon, seen)
                 daemon.kill()
                 dead.append((time.monotonic(), daemon))
                 seen.rounds += 1
@@ -404,18 +430,15 @@ def run(folder: Path, rounds: int, seconds: float, clients: int = 6, seed: str =
             time.sleep(0.1)
         if left:
             seen.failed.append(f"jobs that do not end: {left}")
-        status = daemon.stop()
-        if status:
-            seen.failed.append(f"the daemon ended with status {status}")
+        _stop(daemon, seen)
         dead.append((time.monotonic(), daemon))
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
+    except RuntimeError as error:
         seen.failed.append(str(error))
     finally:
         if daemon is not None:
             daemon.kill()
-    while dead:
-        _check_orphans(dead, seen)
-        time.sleep(_PAUSE)
+    for since, ended in dead:
+        _check_orphan(since, ended, seen)
     seen.failed.extend(_defects(folder / "daemon.log"))
     seen.sent = len(calls)
     seen.refused = sum(call.refused for call in calls)
@@ -442,7 +465,8 @@ def report(seen: Killed) -> list[str]:
     starts = sorted(seen.starts) or [0.0]
     states = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
     lines = [
-        f"rounds: {seen.rounds}, of which {seen.early} ended before jobs were kept",
+        f"rounds: {seen.rounds}, of which {seen.early} ended before jobs were kept and "
+        f"{seen.stopped} by SIGTERM",
         f"calls: {seen.sent} sent, {found.accepted} accepted, {seen.refused} refusals; "
         f"{found.ran} runs began",
         f"jobs by their end: {states}",
@@ -465,6 +489,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=900.0, help="at most, for all rounds")
     parser.add_argument("--clients", type=int, default=6, help="how many at once")
     parser.add_argument("--seed", default="", help="of what is random; else another each time")
+    parser.add_argument("--stops", type=float, default=0.1, help="share of SIGTERM")
     parser.add_argument("--folder", type=Path, help="an empty one, which is kept")
     given = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
@@ -472,7 +497,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        seen = run(folder, given.rounds, given.seconds, given.clients, given.seed)
+        seen = run(folder, given.rounds, given.seconds, given.clients, given.seed, given.stops)
         print("\n".join(report(seen)))
     return 0 if seen.is_good else 1
 

@@ -445,6 +445,6 @@ def test_read_only_disk(daemon: StartDaemon, small_disk: Path, tmp_path: Path) -
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """Nothing is lost, run too often, answered wrongly or left behind, whenever it is killed."""
-    seen = run(tmp_path, rounds=20, seconds=10.0, clients=4)
+    seen = run(tmp_path, rounds=20, seconds=5.0, clients=4)
     assert seen.is_good, "\n".join(report(seen))
     assert seen.findings.accepted
