@@ -790,6 +790,7 @@ ALL_SETTINGS = st.builds(
     grace=st.floats(0, 86_400),
     access_log=st.booleans(),
     store=st.none() | TEXTS.filter(bool),
+    store_durable=st.booleans(),
     result_ttl=st.floats(0, 365 * 86_400, exclude_min=True),
     max_kept=st.integers(1, 10_000_000),
     idempotency_grace=st.floats(0, 86_400),
@@ -848,6 +849,7 @@ def test_printed_settings_are_what_one_would_write() -> None:
         'priority_ageing = "10s"\n'
         "max_jobs_per_client = 0\n"
         'store = ""\n'
+        "store_durable = true\n"
         'result_ttl = "1d"\n'
         "max_kept = 100000\n"
         'idempotency_grace = "1m"\n'
