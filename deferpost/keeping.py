@@ -475,7 +475,7 @@ class Keeper:
             self._same[same] = accepting
             try:
                 accepted = await self.accept(new, body)
-            except BaseException:
+            except Exception:
                 del self._same[same]
                 accepting.errback()
                 accepting.addErrback(lambda _: None)  # those that wait have been told

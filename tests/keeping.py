@@ -270,12 +270,14 @@ class Store(MemoryStore):
             answer = call()
         if name not in self._holding:
             return answer
+        told: Deferred[None] = Deferred()
         later: Deferred[Any] = Deferred()
 
-        def tell() -> None:
-            answer.chainDeferred(later)
+        def done(outcome: Any) -> None:  # which nobody may ever be told
+            told.addCallback(lambda _: later.callback(outcome))
 
-        self._held.append(tell)
+        answer.addBoth(done)
+        self._held.append(lambda: told.callback(None))
         return later
 
     def hold(self, *names: str) -> None:
