@@ -139,7 +139,8 @@ class Notifier:
             result = AGAIN_SECONDS
         if self._closed:
             return
-        self._timer = self._reactor.callLater(max(result, LEAST_SECONDS), self.look)
+        seconds = min(max(result, LEAST_SECONDS), LATEST_SECONDS)
+        self._timer = self._reactor.callLater(seconds, self.look)
         if again:
             self.look()
 
@@ -176,6 +177,7 @@ class Notifier:
         sent = await self._attempt(record, hook)
         attempt = sent.attempt
         after = hook_after(hook, attempt, ended_at, self._wall(), self._chance(), sent.retry_after)
+        await self._note(record, attempt, after)
         said = attempt.status if attempt.status is not None else attempt.error
         if after.state is HookState.DELIVERED:
             _log.info("[{job}] its webhook was told: {said}", job=record.request_id, said=said)
@@ -186,7 +188,6 @@ class Notifier:
                 said=said,
                 then="it is tried again" if after.due is not None else "it is not tried any more",
             )
-        await self._note(record, attempt, after)
 
     async def _attempt(self, record: JobRecord, hook: Hook) -> Sent:
         at = self._wall()

@@ -134,6 +134,7 @@ def document(record: JobRecord) -> bytes:
 class World:
     """A store, a notifier, and the time.
 
+    :ivar ahead: seconds by which the wall clock was put forward.
     :ivar store: the store.
     :ivar sender: sends.
     :ivar notifier: the notifier.
@@ -141,6 +142,7 @@ class World:
 
     def __init__(self) -> None:
         self.clock = Clock()
+        self.ahead = 0.0
         self.store = FaultyStore(self.clock, self.now)
         self.sender = FakeSender(answering(204))
         self.check: Callable[[str], str] = HookHosts(["hooks.example.com"]).check
@@ -162,7 +164,7 @@ class World:
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return EPOCH + float(self.clock.seconds())
+        return EPOCH + self.ahead + float(self.clock.seconds())
 
     def settle(self) -> None:
         """Have all happen that happens without time going by; it has an end."""

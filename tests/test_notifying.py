@@ -421,6 +421,18 @@ def test_a_wall_clock_that_lags(world: World) -> None:
     lagging.close()
 
 
+def test_a_wall_clock_that_is_put_forward(world: World) -> None:
+    """What is due by a clock that was set is told within the hour, and not a day later."""
+    world.sender.answer = answering(503, DAY)
+    record = world.end()
+    world.sender.answer = answering(200)
+    world.wait(60)
+    assert world.hook(record).state is HookState.PENDING
+    world.ahead = DAY
+    world.wait(3600)
+    assert world.hook(record).state is HookState.DELIVERED
+
+
 def test_before_it_may(world: World) -> None:
     """Before it was said how to tell, nothing is looked for."""
     notifier = Notifier(lambda: world.store, world.clock, document)

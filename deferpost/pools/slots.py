@@ -163,6 +163,8 @@ class Slot:
         while (job := take(bed)) is not None:
             refused = None if job.permit is None else self._refusal(job)
             if refused is not None:
+                if job.key not in shared.arriving:  # else the reactor closes it
+                    job.body.close()
                 post(job, refused)
                 del job, refused
                 continue

@@ -283,6 +283,7 @@ class PoolSuite(TestCase):
         finish_by: float | None = None,
         urgency: int = DEFAULT_URGENCY,
         retries: int = 0,
+        permit: Callable[[Job], Deferred[None]] | None = None,
         gate: str = "gate",
         reader: Callable[[Any], Reader] | None = None,
         **args: object,
@@ -297,6 +298,7 @@ class PoolSuite(TestCase):
         :param finish_by: when it must be over, on the same clock.
         :param urgency: 0 for the most urgent to 7 for the least.
         :param retries: how often it may run again when its worker was lost.
+        :param permit: is asked whether it may begin (:attr:`deferpost.jobs.Job.permit`).
         :param gate: the gate at which it waits, if it does.
         :param reader: makes the reader of its stream, as soon as there is one.
         :param args: further arguments of its query.
@@ -326,6 +328,7 @@ class PoolSuite(TestCase):
                 start_by=start_by,
                 urgency=urgency,
                 retries=retries,
+                permit=permit,
             )
         )
         try:

@@ -20,7 +20,14 @@ from deferpost.records import HookState, JobRecord
 from deferpost.store.sqlite import SQLiteStore
 from deferpost.webhooks.schedule import PAUSES
 from tests.integration.conftest import StartDaemon
-from tests.integration.daemon import Daemon, Response, clean_environment, until, wait_until
+from tests.integration.daemon import (
+    Connection,
+    Daemon,
+    Response,
+    clean_environment,
+    until,
+    wait_until,
+)
 from tests.integration.hostile import request
 from tests.integration.test_examples import CHECKOUT, named
 from tests.webhooks.receivers import REACTOR, Receiver, response
@@ -68,16 +75,17 @@ EXPECTED = "Expect: 100-continue"
 Listen = Callable[..., Receiver]
 
 
+def keeps(started: Daemon) -> Daemon:
+    """Wait until the store of a daemon is open."""
+    started.wait_listening()
+    wait_until(lambda: started.log_lines("jobs are kept in"), 10, started.log)
+    return started
+
+
 @pytest.fixture
 def keeper(daemon: StartDaemon) -> StartDaemon:
     """Starts daemons as ``daemon`` does, and waits until their stores are open."""
-
-    def start(*args: Any, **kwargs: Any) -> Daemon:
-        started = daemon(*args, **kwargs)
-        wait_until(lambda: started.log_lines("jobs are kept in"), 10, started.log)
-        return started
-
-    return start
+    return lambda *args, **kwargs: keeps(daemon(*args, **kwargs))
 
 
 @pytest_twisted.async_yield_fixture
@@ -236,19 +244,28 @@ async def test_told(keeper: StartDaemon, tmp_path: Path, listen: Listen) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_down_at_first(keeper: StartDaemon, tmp_path: Path, listen: Listen) -> None:
+async def test_down_at_first(daemon: StartDaemon, tmp_path: Path, listen: Listen) -> None:
     """A receiver that is down is told when it is up, by the daemon after the one that was ended.
 
     Where the daemon after it tells nobody any more, that is what is noted.
     """
     names = ("stopped", "killed", "without")
     ports = [free_port() for _ in names]
-    firsts, ids = [], []
-    for name, port in zip(names, ports, strict=True):
+
+    def start(*options: list[str]) -> list[Daemon]:
+        started = [
+            daemon(APP, each, directory=tmp_path / name, listening=False)
+            for each, name in zip(options, names, strict=True)
+        ]
+        return list(map(keeps, started))
+
+    for name in names:
         write_secrets(tmp_path / name, OLD)
-        served = keeper(APP, options_for(port), directory=tmp_path / name)
-        ids.append(accepted(served, f"http://127.0.0.1:{port}/"))
-        firsts.append(served)
+    firsts = start(*map(options_for, ports))
+    ids = [
+        accepted(served, f"http://127.0.0.1:{port}/")
+        for served, port in zip(firsts, ports, strict=True)
+    ]
     for served in firsts:
         await served.logged("its webhook was not told: the connection was refused; it is tried")
     firsts[1].send_signal(signal.SIGKILL)
@@ -256,11 +273,7 @@ async def test_down_at_first(keeper: StartDaemon, tmp_path: Path, listen: Listen
     await stopped(firsts[0])
     await stopped(firsts[2])
     receivers = [listen(response(), port=port) for port in ports]
-    options = [options_for(ports[0]), options_for(ports[1]), ["--store=store"]]
-    seconds = [
-        keeper(APP, each, directory=tmp_path / name)
-        for each, name in zip(options, names, strict=True)
-    ]
+    seconds = start(options_for(ports[0]), options_for(ports[1]), ["--store=store"])
     patience = 2 * PAUSES[0] + 5
     for served, receiver, id in list(zip(seconds, receivers, ids, strict=True))[:2]:
         await told(receiver, served, seconds=patience)
@@ -336,7 +349,7 @@ async def test_killed_while_it_tells(keeper: StartDaemon, tmp_path: Path, listen
 
 @pytest_twisted.ensureDeferred
 async def test_the_receiver_of_the_page(keeper: StartDaemon, tmp_path: Path) -> None:
-    """The receiver that the page shows is told by a daemon with its secret, and by no other."""
+    """The receiver that the page shows is told by a daemon with its secret, and by nobody else."""
     program = tmp_path / "receiver.py"
     program.write_text(named(PAGE, "receiver.py"), encoding="utf-8")
     port = free_port()
@@ -349,16 +362,15 @@ async def test_the_receiver_of_the_page(keeper: StartDaemon, tmp_path: Path) -> 
         ) as receiver,
     ):
         try:
-            daemons = []
-            for secret in (OLD, NEW):
-                write_secrets(tmp_path / secret, secret)
-                daemons.append(keeper(APP, options_for(port), directory=tmp_path / secret))
+            write_secrets(tmp_path / "served", OLD)
+            served = keeper(APP, options_for(port), directory=tmp_path / "served")
             wait_until(lambda: is_listening(port), 10, output.read_text)
-            url = f"http://127.0.0.1:{port}/done"
-            id = accepted(daemons[0], url)
-            accepted(daemons[1], url)
-            await daemons[0].logged("its webhook was told: 204")
-            await daemons[1].logged("its webhook was not told: 400")
+            id = accepted(served, f"http://127.0.0.1:{port}/done")
+            await served.logged("its webhook was told: 204")
+            with Connection.tcp(port) as other:
+                fields = ["webhook-id: job_1_a", f"webhook-timestamp: {int(time.time())}"]
+                other.post("/done", b"{}", *fields, "webhook-signature: v1,AAAA")
+                assert other.response().status == 400
         finally:
             receiver.terminate()
     lines = [line for line in output.read_text().splitlines() if "HTTP/1." not in line]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -20,11 +22,12 @@ from deferpost.testing.behaviour import (
     QueueBehaviour,
     StreamBehaviour,
 )
+from deferpost.testing.permits import LossBehaviour, PermitBehaviour
 from deferpost.testing.suite import PoolSuite, Sent
 from deferpost.testing.turns import LateBehaviour, TurnBehaviour
 
 
-class ThreadPoolTests(PoolBehaviour, ArrivingBehaviour, TestCase):
+class ThreadPoolTests(PoolBehaviour, ArrivingBehaviour, PermitBehaviour, TestCase):
     """Threads."""
 
     reactor = reactor
@@ -34,7 +37,7 @@ class ThreadPoolTests(PoolBehaviour, ArrivingBehaviour, TestCase):
         return ThreadPool(size=size, max_waiting=max_waiting)
 
 
-class ProcessPoolTests(PoolBehaviour, ArrivingBehaviour, TestCase):
+class ProcessPoolTests(PoolBehaviour, ArrivingBehaviour, PermitBehaviour, LossBehaviour, TestCase):
     """Worker processes, which get long enough to end by themselves."""
 
     reactor = reactor
@@ -43,6 +46,11 @@ class ProcessPoolTests(PoolBehaviour, ArrivingBehaviour, TestCase):
     def make_plan(self, *, size: int, max_waiting: int) -> ProcessPool:
         """See :class:`PoolSuite`."""
         return ProcessPool(size=size, max_waiting=max_waiting, kill_grace=60.0)
+
+    def lose_worker(self) -> None:
+        """See :class:`LossBehaviour`."""
+        (pid,) = self.pool.worker_pids()
+        os.kill(pid, signal.SIGKILL)
 
 
 class ReactorPoolTests(
@@ -53,6 +61,7 @@ class ReactorPoolTests(
     TurnBehaviour,
     LateBehaviour,
     CoroutineBehaviour,
+    PermitBehaviour,
     TestCase,
 ):
     """Coroutines on the reactor."""
@@ -81,6 +90,7 @@ class InlineCoroutineTests(
     ProgressBehaviour,
     DeadlineBehaviour,
     CoroutineBehaviour,
+    PermitBehaviour,
     TestCase,
 ):
     """Coroutines that have run, until they first wait, when they are submitted."""
@@ -143,6 +153,7 @@ class ManualCoroutineTests(
     DeadlineBehaviour,
     TurnBehaviour,
     CoroutineBehaviour,
+    PermitBehaviour,
     _Manual,
     TestCase,
 ):
