@@ -311,7 +311,7 @@ def test_damaged(daemon: StartDaemon, tmp_path: Path) -> None:
 
 
 def test_lost_body(daemon: StartDaemon, tmp_path: Path) -> None:
-    """A job whose body somebody has removed fails; the others run."""
+    """A job whose body somebody has removed keeps no others from running."""
     place = Place(tmp_path, daemon)
     served = place.start()
     large = b"large" * 10_000
@@ -328,9 +328,9 @@ def test_lost_body(daemon: StartDaemon, tmp_path: Path) -> None:
     served = place.start()
     assert keyed(served, "/one", "other").body == digest(b"other")
     assert keyed(served, "/one", "new").body == digest(b"new")
-    lost = ask(served, "/one", large, key("large"))
-    assert (lost.status, _reason(lost.body)) == (503, "store_failed")
-    assert served.log_lines("No such file or directory")
+    assert ask(served, "/one", large, key("large"), "Prefer: respond-async").status == 202
+    assert _end(served) == 0
+    assert place.runs() == ["runs", "other", "new"]
 
 
 def test_one_that_is_canceled_before_it_runs(daemon: StartDaemon, tmp_path: Path) -> None:
@@ -445,6 +445,6 @@ def test_read_only_disk(daemon: StartDaemon, small_disk: Path, tmp_path: Path) -
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """Nothing is lost, run too often, answered wrongly or left behind, whenever it is killed."""
-    seen = run(tmp_path, rounds=20, seconds=5.0, clients=4)
+    seen = run(tmp_path, rounds=20, seconds=8.0, clients=4)
     assert seen.is_good, "\n".join(report(seen))
     assert seen.findings.accepted
