@@ -29,7 +29,7 @@ def test_options_are_told_in_full() -> None:
         assert flag.topic in TOPICS
     by_name = {flag.name: flag for flag in FLAGS}
     assert by_name["process-size"].help == "Process pool: how many calls run at once."
-    assert [flag.name for flag in FLAGS if flag.repeated] == ["listen"]
+    assert [flag.name for flag in FLAGS if flag.repeated] == ["listen", "webhook-hosts"]
     assert "thread-kill-grace" not in by_name
     assert "thread-kind" not in by_name
 
