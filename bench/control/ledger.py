@@ -262,7 +262,10 @@ def _check_job(call: Sent, job: Stored, words: Sequence[str], found: Findings) -
             found.wrong.append(
                 f"{name}: it failed after {record.attempt} runs of {most}, its worker was lost"
             )
-    elif not (record.state is State.CANCELED and call.is_unwanted):
+    elif record.state is not State.CANCELED or not (
+        # One who was told nothing, or that the daemon stops, has left without a promise.
+        call.is_unwanted or (record.reason is Reason.CLIENT_DISCONNECTED and not call.is_accepted)
+    ):
         found.wrong.append(
             f"{name}: {record.state} {record.reason} {record.status} {result[:200]!r}"
         )

@@ -120,6 +120,8 @@ def test_wrong_ends() -> None:
     assert wrong(_stored(call, State.FAILED, attempt=2, **failed), "begin") == 0
     assert wrong(_stored(call, State.FAILED, attempt=1, **failed), "begin") == 1, "a retry is left"
     canceled = _stored(call, State.CANCELED, reason=Reason.CLIENT_DISCONNECTED, result=b"{}")
+    assert wrong(canceled, "begin") == 0, "nobody was promised anything"
+    call.is_promised = True
     assert wrong(canceled, "begin") == 1
     call.is_unwanted = True
     assert wrong(canceled, "begin") == 0
