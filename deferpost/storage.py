@@ -74,6 +74,8 @@ class Storage:
         self._said: str | None = None
         self._opening: Deferred[None] | None = None
         self._closed = False
+        #: Whether it has been tried once to open the store, whatever came of it.
+        self.was_tried = False
 
     def check(self, settings: Settings) -> None:
         """Check that other settings keep jobs where these do.
@@ -97,6 +99,7 @@ class Storage:
         try:
             unended = await self.keeper.open()
         except StoreFailed as error:
+            self.was_tried = True
             if error.reason != self._said:
                 self._said = error.reason
                 _log.error(
@@ -108,6 +111,7 @@ class Storage:
             if not self._closed:
                 self._retry = self._reactor.callLater(AGAIN_SECONDS, self.open)
         else:
+            self.was_tried = True
             self._notifier.look()
             _log.info(
                 "jobs are kept in {path}; jobs that have not ended: {count}",

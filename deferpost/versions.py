@@ -106,7 +106,7 @@ class Version:
         observing.declare(app.routes)
         own: list[tuple[bytes, IResource]] = [
             (_LIVEZ[1:].encode(), Livez()),
-            (_READYZ[1:].encode(), Readyz(self._takes_calls, self.runtime.statuses)),
+            (_READYZ[1:].encode(), Readyz(self._is_ready, self.runtime.statuses)),
         ]
         if settings.metrics:
             metrics = observing.metrics(self.runtime, self._takes_calls)
@@ -125,6 +125,10 @@ class Version:
         self._jobs = jobs_of(settings, storage, authentication.gate, puts, reactor)
         trees = [] if self._jobs is None else [(JOBS, JobTree(self._jobs))]
         self.root = AppResource(app.routes, self.runtime.context, own, trees)
+
+    def _is_ready(self) -> bool:
+        """Whether it takes calls, and has tried to open the store of those that are kept."""
+        return self._takes_calls() and (self._storage is None or self._storage.was_tried)
 
     def _takes_calls(self) -> bool:
         return self._accepting() and self.runtime.accepting
