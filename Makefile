@@ -9,6 +9,9 @@ SHELL := bash
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
+# Modules are compiled once, and not by each of the many processes that the tests start.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON ?= python3
 LISTEN ?= tcp:8080:interface=127.0.0.1
 APP ?= examples.documents:app
@@ -31,6 +34,7 @@ CODE := deferpost tests examples twisted/plugins $(wildcard bench)
 # Trial test cases are told by their file names, as in tests/pools/test_behaviour_trial.py.  pytest
 # runs them too, in processes of their own.
 CASES = $(shell find tests -name 'test_*_trial.py' | sort)
+ALONE = $(shell grep -lr 'mark\.alone' tests --include='*.py' | sort)
 TRIAL = $(subst /,.,$(patsubst %.py,%,$(CASES)))
 
 .PHONY: help run test lint types unit trial cover bench clean
@@ -90,7 +94,7 @@ cover: $(STAMP) ## all tests by pytest, with branch coverage of every process
 	@failed=; \
 	$(BIN)/coverage run -m pytest -n $(AT_ONCE) --junitxml=$(REPORTS)/cases.xml $(CASES) || failed=yes; \
 	$(BIN)/coverage run -m pytest -n $(AT_ONCE) --dist loadgroup -m 'not alone' --ignore-glob='*_trial.py' --junitxml=$(REPORTS)/shared.xml || failed=yes; \
-	$(BIN)/coverage run -m pytest -m alone --ignore-glob='*_trial.py' --junitxml=$(REPORTS)/alone.xml || failed=yes; \
+	$(BIN)/coverage run -m pytest -m alone --junitxml=$(REPORTS)/alone.xml $(ALONE) || failed=yes; \
 	[ -z "$$failed" ]
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench.load import CONNECTIONS, requests_per_second_of_wrk
 from bench.pinning import held_to
-from bench.programs import ROOT
+from bench.running import environment
 
 __all__ = ["main", "rate"]
 
@@ -60,10 +60,9 @@ def _daemon(folder: Path, options: Sequence[str], cores: set[int]) -> Iterator[i
         *("--access-log=no", "--max-kept=10000000", "--grace=0s", "--store=jobs", *options),
         "accepting:app",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with log.open("wb") as output, held_to(cores):
         process = subprocess.Popen(
-            command, cwd=folder, stdout=output, stderr=output, env=environment
+            command, cwd=folder, stdout=output, stderr=output, env=environment({})
         )
     try:
         deadline = time.monotonic() + _PATIENCE

@@ -32,6 +32,7 @@ import attrs
 
 from bench.control.killed import LOG
 from bench.control.ledger import Findings, Sent, check, read_runs, read_store, unended
+from bench.running import environment
 
 __all__ = ["Killed", "main", "report", "run"]
 
@@ -79,7 +80,7 @@ class _Daemon:
                     *_OPTIONS,
                     "bench.control.killed:app",
                 ],
-                env={**os.environ, LOG: str(folder / "runs.log"), _MARK: self.mark},
+                env=environment({LOG: str(folder / "runs.log"), _MARK: self.mark}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -206,9 +206,17 @@ class Findings:
 
 
 def check(
-    calls: Iterable[Sent], stored: Sequence[Stored], runs: Mapping[str, Sequence[str]]
+    calls: Iterable[Sent],
+    stored: Sequence[Stored],
+    runs: Mapping[str, Sequence[str]],
+    *,
+    disk_failed: bool = False,
 ) -> Findings:
-    """Hold what clients were told against what ran and what is stored."""
+    """Hold what clients were told against what ran and what is stored.
+
+    :param disk_failed: whether the disk did: what was streamed to it then may be lost, and its job
+        says so.
+    """
     found = Findings(ran=sum(words.count("begin") for words in runs.values()))
     by_name: dict[str, list[Stored]] = collections.defaultdict(list)
     for job in stored:
@@ -225,14 +233,16 @@ def check(
         if begun > 1 + RETRIES[call.path]:
             found.doubled.append(f"{call.name} {call.path}: it ran {begun} times")
         if jobs:
-            _check_job(call, jobs[0], runs.get(call.name, ()), found)
+            _check_job(call, jobs[0], runs.get(call.name, ()), found, disk_failed)
         elif call.is_accepted:
             found.lost.append(f"{call.name} {call.path}: it was accepted and is not there")
     found.wrong.extend(f"{name}: a job that nobody sent" for name in by_name)
     return found
 
 
-def _check_job(call: Sent, job: Stored, words: Sequence[str], found: Findings) -> None:
+def _check_job(
+    call: Sent, job: Stored, words: Sequence[str], found: Findings, disk_failed: bool
+) -> None:
     """Check a job that is there."""
     record, result = job.record, job.result
     name = f"{call.name} {call.path} {record.id}"
@@ -262,6 +272,8 @@ def _check_job(call: Sent, job: Stored, words: Sequence[str], found: Findings) -
             found.wrong.append(
                 f"{name}: it failed after {record.attempt} runs of {most}, its worker was lost"
             )
+    elif disk_failed and record.state is State.FAILED and _reason(result) == "store_failed":
+        return
     elif record.state is not State.CANCELED or not (
         # One who was told nothing, or that the daemon stops, has left without a promise.
         call.is_unwanted or (record.reason is Reason.CLIENT_DISCONNECTED and not call.is_accepted)

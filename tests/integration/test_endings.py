@@ -26,8 +26,8 @@ from tests.integration.daemon import Connection, Daemon, wait_until
 
 pytestmark = [
     pytest.mark.integration,
-    # One daemon serves all of these.
-    pytest.mark.xdist_group("endings"),
+    # One daemon serves all of these at the same time, which takes the whole machine.
+    pytest.mark.alone,
 ]
 
 #: Seconds that anything may take on a machine that has other things to do.

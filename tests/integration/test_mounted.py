@@ -505,11 +505,18 @@ async def test_client_leaves(
 ) -> None:
     """The job of a client that leaves is canceled when it runs, and never runs when it waits."""
     handler = Gated(gate)
-    port = serve(DeferPost(handler, pool=ThreadPool(size=1), service=service))
+    resource = DeferPost(handler, pool=ThreadPool(size=1), service=service)
+    port = serve(resource)
+
+    def waiting() -> int:
+        (pool,) = resource._context.dispatcher().statuses()
+        return pool.waiting
+
     with Connection.tcp(port) as runs, Connection.tcp(port) as waits:
         runs.post("/", b"runs")
         await until(lambda: handler.begun, 5, "the first runs")
         waits.post("/", b"waits")
+        await until(waiting, 5, "the second waits")
         for leaving in (waits, runs):
             if how == "closes":
                 leaving.close()
@@ -517,6 +524,8 @@ async def test_client_leaves(
                 # As for every Site of Twisted, this is the end of the connection.
                 leaving.socket.shutdown(socket.SHUT_WR)
                 assert await deferToThread(leaving.is_closed)
+            # Else the second may run, for the moment until it is seen that its client has left.
+            await until(lambda: not waiting(), 5, "none waits")
         await until(lambda: handler.canceled, 5, "the first is canceled")
     with Connection.tcp(port) as last:
         last.post("/", b"last")
