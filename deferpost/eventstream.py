@@ -218,7 +218,7 @@ class Events:
 
 def plain_number(number: float) -> float:
     """A number as people write it: without a point where it is whole."""
-    return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+    return int(number) if float(number).is_integer() and abs(number) <= _EXACT else number
 
 
 def _as_json(body: bytes, as_text: bool) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from deferpost.eventstream import plain_number
 from deferpost.lifecycle import ENDED
 from deferpost.model import Progress, Reason, State
 from deferpost.records import (
@@ -149,7 +150,12 @@ def progress_event(number: int, progress: Progress) -> StoredEvent:
     :param number: the event's.
     :param progress: how far the job is.
     """
-    data = {"done": progress.done, "total": progress.total, "message": progress.message}
+    total = progress.total
+    data = {
+        "done": plain_number(progress.done),
+        "total": None if total is None else plain_number(total),
+        "message": progress.message,
+    }
     return StoredEvent(number, "progress", _encode(data))
 
 

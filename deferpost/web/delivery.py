@@ -7,6 +7,7 @@ what the route permits.  It asks no store and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -65,7 +66,13 @@ def manner_of(request: Any, route: Route, check_hook: Callable[[str], str]) -> M
     if len(set(hooks)) > 1:
         raise _hook_refused("Webhook-URL comes more than once, with different URLs.")
     hook = hooks[0].decode("utf-8", "backslashreplace").strip(" \t") if hooks else None
-    return _decide(prefer_of(prefers), key_of(keys), hook, route, check_hook)
+    return _decide(_preferences(tuple(prefers)), key_of(keys), hook, route, check_hook)
+
+
+@lru_cache(maxsize=256)
+def _preferences(values: tuple[bytes, ...]) -> Prefer:
+    """What a client prefers; most send the same."""
+    return prefer_of(values)
 
 
 def _values(request: Any) -> tuple[list[bytes], list[bytes], list[bytes]]:
