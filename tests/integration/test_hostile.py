@@ -11,6 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +319,8 @@ def test_departures(daemon: StartDaemon, how: str) -> None:
         leaves()
     for id in leaving:
         file_of(served, f"{id}.canceled")
-        assert served.log_lines(f"id={id} ")
+        # The handler may hear of it before the line of the request is written.
+        wait_until(partial(served.log_lines, f"id={id} "), SOON, f"{id} is logged")
         assert '" 499 ' in served.log_lines(f"id={id} ")[0]
     no_error(served)
     with served.connect() as good:
