@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -509,8 +510,7 @@ class Keeper:
         progress = None if job is None else job.progress
         if progress is None or record.state in ENDED:
             return record
-        live: JobRecord = _replaced(record, progress=progress)
-        return live
+        return msgspec.structs.replace(record, progress=progress)
 
     async def ended(self, id: str, seconds: float | None) -> JobRecord | None:
         """Wait until a job has ended, or the time is up.
@@ -828,7 +828,7 @@ class Keeper:
         try:
             job, answer = dispatcher.submit_kept(
                 route.pool,
-                _replaced(call.head, finish_by=finish_by),
+                msgspec.structs.replace(call.head, finish_by=finish_by),
                 call.body,
                 created=record.created + ahead,
                 start_by=None if kept.start_by is None else kept.start_by + ahead,
@@ -1306,12 +1306,6 @@ class _Run:
         """Its code has ended."""
         self._code_ended()
         self.over.callback(job)
-
-
-def _replaced(value: Any, **changes: Any) -> Any:
-    """A frozen value with some of its fields changed."""
-    fields = {name: getattr(value, name) for name in value.__struct_fields__}
-    return type(value)(**{**fields, **changes})
 
 
 def _another(deferred: Deferred[Accepted]) -> Deferred[Accepted]:
